@@ -1,0 +1,125 @@
+"""The composition root: builds hub and door from the configuration, starts them and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from mirror.admin import Admin
+from mirror.config import ConfigError, Settings
+from mirror.hub import LocalHub
+from mirror.hub.blobs import Blobs
+from mirror.hub.manifests import Manifests
+from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry
+from mirror.pull import Pull
+from mirror.registry import Door
+from mirror.source.upstream import UpstreamClient, UpstreamListings, UpstreamManifests
+from mirror.store import Store
+
+_DISK_THREADS = 8
+_HASH_THREADS = 2
+_DNS_THREADS = 4
+
+
+class Pools:
+    """Threads by what they wait for, so that one that hangs never starves another kind."""
+
+    def __init__(self) -> None:
+        self.disk = ThreadPoolExecutor(_DISK_THREADS, "disk")
+        self.hashing = ThreadPoolExecutor(_HASH_THREADS, "hash")
+        self.names = ThreadPoolExecutor(_DNS_THREADS, "dns")
+
+    def close(self) -> None:
+        """End the threads without waiting for those that hang."""
+        for pool in (self.disk, self.hashing, self.names):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class HubApp:
+    """The deciding half of a replica, with the admin port."""
+
+    def __init__(self, settings: Settings, pools: Pools) -> None:
+        self._settings = settings
+        self.registry = new_registry()
+        metrics = HubMetrics(self.registry)
+        self.store = Store(settings.store, pools.disk)
+        self._client = UpstreamClient(metrics, tls_contexts(settings))
+        manifests = Manifests(UpstreamManifests(self._client, metrics), self.store, settings.freshness)
+        blobs = Blobs(self._client, self.store, pools.hashing, metrics)
+        self.hub = LocalHub(settings.upstreams, self.store, manifests, blobs, UpstreamListings(self._client))
+        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+
+    async def start(self) -> None:
+        """Take the store over and listen on the admin port.
+
+        Raises:
+            StoreError: the store cannot be used.
+            OSError: the admin address cannot be had.
+        """
+        await self.admin.start(self._settings.server.admin_listen)
+        self.store.open()
+        self.store.start()
+        await self._client.open()
+
+    async def stop(self) -> None:
+        """End fills so that they can be resumed, and give the store up."""
+        await self.hub.close()
+        await self._client.close()
+        await self.store.close()
+        await self.admin.stop()
+
+
+class Replica:
+    """A hub and one door in one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build everything; nothing runs yet.
+
+        Raises:
+            ConfigError: a `ca_file` cannot be read.
+        """
+        self._settings = settings
+        self._pools = Pools()
+        self._hub = HubApp(settings, self._pools)
+        pull = Pull(self._hub.store.shelf, self._hub.hub, settings.freshness)
+        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
+        self._log = structlog.get_logger("layover")
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set, then let answers end within `shutdown_grace`.
+
+        Raises:
+            StoreError: the store cannot be used.
+            OSError: an address cannot be had.
+        """
+        asyncio.get_running_loop().set_default_executor(self._pools.names)
+        server = self._settings.server
+        await self._hub.start()
+        await self._door.start(server.listen)
+        self._hub.admin.set_ready(is_ready=True)
+        self._log.info("serving", listen=[str(each) for each in server.listen], admin=str(server.admin_listen))
+        await stopping.wait()
+        self._log.info("stopping", grace=float(server.shutdown_grace))
+        self._hub.admin.set_ready(is_ready=False)
+        await self._door.stop(server.shutdown_grace)
+        await self._hub.stop()
+        self._pools.close()
+        self._log.info("stopped")
+
+
+def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext]:
+    """Return the TLS context of each `ca_file` that is configured.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    contexts = {}
+    for file in settings.upstreams.ca_files:
+        try:
+            contexts[file] = ssl.create_default_context(cafile=file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"upstreams: ca_file {file}: cannot be used: {error}") from None
+    return contexts

@@ -1,0 +1,22 @@
+"""How a door asks the hub: the Protocol, its values, and the Unix-socket transport.
+
+In one process the hub itself implements the Protocol.
+
+May import: `observe`, `config`, `oci`. Callers may rely on: both transports behave alike, errors included, and a lost
+hub is an error like any other, never a hang.
+"""
+
+from mirror.channel.protocol import (
+    BlobFound,
+    Body,
+    Filling,
+    Hub,
+    Listing,
+    ManifestFound,
+    Progress,
+    Stream,
+    Unstored,
+    Whole,
+)
+
+__all__ = ["BlobFound", "Body", "Filling", "Hub", "Listing", "ManifestFound", "Progress", "Stream", "Unstored", "Whole"]

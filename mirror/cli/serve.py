@@ -1,0 +1,32 @@
+"""`layover serve`: run a replica."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mirror.config import load
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("serve", help="run a replica")
+    add_config(parser)
+    parser.set_defaults(run=run)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names the configuration file."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration; default: LAYOVER_CONFIG")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal, and return the exit code."""
+    settings = load(arguments.config, os.environ)
+    from mirror.observe import logs
+    from mirror.workers import serve
+
+    logs.set_up(settings.log)
+    serve(settings)
+    return 0

@@ -1,0 +1,26 @@
+"""The frozen configuration: parsed and checked once, every default in `settings.py`.
+
+May import: `oci`. Callers may rely on: a `Settings` is complete and valid; nobody else reads the
+environment or the file.
+"""
+
+from mirror.config.load import ConfigError, load
+from mirror.config.settings import Access as AccessSettings
+from mirror.config.settings import Freshness as FreshnessSettings
+from mirror.config.settings import Log as LogSettings
+from mirror.config.settings import Settings
+from mirror.config.settings import Store as StoreSettings
+from mirror.config.upstreams import BUILT_IN, Upstream, Upstreams
+
+__all__ = [
+    "BUILT_IN",
+    "AccessSettings",
+    "ConfigError",
+    "FreshnessSettings",
+    "LogSettings",
+    "Settings",
+    "StoreSettings",
+    "Upstream",
+    "Upstreams",
+    "load",
+]

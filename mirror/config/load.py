@@ -1,0 +1,189 @@
+"""From flags, environment and file to `Settings`, or to one clear sentence about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from mirror.config.settings import PLANNED, PLANNED_OF_UPSTREAMS, Settings
+from mirror.config.units import Address, Duration, Size
+from mirror.config.upstreams import Upstreams
+from mirror.oci.errors import LayoverError
+
+DEFAULT_FILE = Path("/etc/layover/layover.toml")
+_PREFIX = "LAYOVER_"
+_PATH_IN_MESSAGE = re.compile(r" - at `\$\.?([^`]*)`$")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
+_LISTS = frozenset({"server.listen", "access.allow", "access.deny"})
+
+Tree = dict[str, Any]
+
+
+class ConfigError(LayoverError):
+    """The configuration is wrong; the text names the source, the key and what is allowed."""
+
+
+class _UpstreamTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    url: str = ""
+    ca_file: str = ""
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Return the configuration from `file` (the `--config` flag), `environment` and the default file, in that order.
+
+    Raises:
+        ConfigError: a file cannot be read or parsed, a key is unknown or not available yet, or a value is not allowed.
+    """
+    origins: dict[str, str] = {}
+    tree = _read_file(file, environment, origins)
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and name != "LAYOVER_CONFIG":
+            _apply_variable(tree, name, environment[name], origins)
+    _take_planned(tree, origins)
+    server = tree.get("server")
+    if isinstance(server, dict) and isinstance(server.get("listen"), str):
+        server["listen"] = [server["listen"]]
+    tables = tree.pop("upstreams", {})
+    try:
+        upstreams = _upstreams(tables, origins)
+        settings = msgspec.convert(tree, Settings, dec_hook=_decode)
+        return msgspec.structs.replace(settings, upstreams=upstreams)
+    except msgspec.ValidationError as error:
+        raise _explain(error, origins) from None
+
+
+def _read_file(file: Path | None, environment: Mapping[str, str], origins: dict[str, str]) -> Tree:
+    named = file or (Path(environment["LAYOVER_CONFIG"]) if environment.get("LAYOVER_CONFIG") else None)
+    path = named or DEFAULT_FILE
+    if named is None and not path.exists():
+        return {}
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    origins[""] = str(path)
+    return tree
+
+
+def _apply_variable(tree: Tree, name: str, text: str, origins: dict[str, str]) -> None:
+    keys = name.removeprefix(_PREFIX).lower().split("__")
+    path = ".".join(keys)
+    value: Any = text
+    if path in PLANNED or path in _LISTS or path == "upstreams":
+        value = _json_or_text(name, text)
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{name}: there is no such setting")
+    if isinstance(value, dict) and isinstance(tree.get(keys[-1]), dict):
+        for key, table in value.items():
+            old = tree[keys[-1]].get(key)
+            both = isinstance(old, dict) and isinstance(table, dict)
+            tree[keys[-1]][key] = {**old, **table} if both else table
+    else:
+        tree[keys[-1]] = value
+    origins[path] = name
+
+
+def _json_or_text(name: str, text: str) -> Any:
+    """Lists, tables, numbers and booleans come as JSON; what is none of these is the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text.lstrip()[:1] in {"[", "{"}:
+            raise ConfigError(f"{name}: is not JSON: lists and tables are written as JSON") from None
+        return text
+
+
+def _take_planned(tree: Tree, origins: dict[str, str]) -> None:
+    """Remove what is written at the default of a feature to come; refuse anything else that is written of it."""
+    for path, harmless in PLANNED.items():
+        _take(tree, tuple(path.split(".")), harmless, origins)
+    for table in ("server.tls", "fleet", "prefetch"):
+        _drop_if_empty(tree, tuple(table.split(".")))
+    upstreams = tree.get("upstreams")
+    for name, table in upstreams.items() if isinstance(upstreams, dict) else ():
+        for key, harmless in PLANNED_OF_UPSTREAMS.items():
+            if isinstance(table, dict):
+                _take(tree, ("upstreams", name, key), harmless, origins)
+
+
+def _take(tree: Tree, keys: tuple[str, ...], harmless: tuple[object, ...], origins: dict[str, str]) -> None:
+    table: Any = tree
+    for key in keys[:-1]:
+        table = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(table, dict) or keys[-1] not in table:
+        return
+    if table.pop(keys[-1]) not in harmless:
+        path = _spell(keys)
+        raise ConfigError(f"{_origin(path, origins)}{path}: not available yet; remove it")
+
+
+def _drop_if_empty(tree: Tree, keys: tuple[str, ...]) -> None:
+    table: Any = tree
+    for key in keys[:-1]:
+        table = table.get(key) if isinstance(table, dict) else None
+    if isinstance(table, dict) and table.get(keys[-1]) == {}:
+        del table[keys[-1]]
+
+
+def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
+    tables = msgspec.convert({"upstreams": tables}, dict[str, dict[str, Any]])["upstreams"]
+    for name, table in tables.items():
+        try:
+            tables[name] = msgspec.to_builtins(msgspec.convert(table, _UpstreamTable))
+        except msgspec.ValidationError as error:
+            raise _explain(error, origins, _spell(("upstreams", name))) from None
+    try:
+        return Upstreams(tables)
+    except ValueError as error:
+        raise ConfigError(f"{_origin('upstreams', origins)}upstreams: {error}") from None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    parse = {Duration: Duration.parse, Size: Size.parse, Address: Address.parse}.get(kind)
+    if parse is None:
+        raise ValueError(f"{value!r} is not allowed here")
+    return parse(value)
+
+
+def _explain(error: msgspec.ValidationError, origins: dict[str, str], table: str = "") -> ConfigError:
+    text = str(error)
+    where = _PATH_IN_MESSAGE.search(text)
+    said = _PATH_IN_MESSAGE.sub("", text)
+    unknown = _UNKNOWN_FIELD.search(said)
+    path = ".".join(filter(None, (table, where[1] if where else "", unknown[1] if unknown else "")))
+    if unknown:
+        said = "there is no such setting"
+    elif said.startswith("Invalid enum value"):
+        said = f"{said.removeprefix('Invalid enum value ')} is not one of {', '.join(_allowed(path))}"
+    said = said.replace("`object`", "a table").replace("`array`", "a list").replace("`str`", "text")
+    return ConfigError(f"{_origin(path, origins)}{path}: {said}")
+
+
+def _allowed(path: str) -> tuple[str, ...]:
+    kind: Any = Settings
+    for key in path.split("."):
+        kind = get_type_hints(kind)[key]
+    return get_args(kind)
+
+
+def _origin(path: str, origins: dict[str, str]) -> str:
+    """Return where `path` was written, as a prefix for a message."""
+    known = [name for name in origins if name and (path == name or path.startswith((f"{name}.", f"{name}[")))]
+    source = origins[max(known, key=len)] if known else origins.get("", "")
+    return f"{source}: " if source else ""
+
+
+def _spell(keys: tuple[str, ...]) -> str:
+    return ".".join(f'"{key}"' if "." in key else key for key in keys)

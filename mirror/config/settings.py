@@ -1,0 +1,108 @@
+"""Every setting with its default. `PLANNED` holds the names that are promised but whose feature is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from mirror.config.units import Address, Duration, Size
+from mirror.config.upstreams import Upstreams
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`: the data port, the admin port, and how to end."""
+
+    listen: tuple[Address, ...] = (Address("0.0.0.0", 5000),)  # noqa: S104 - a mirror is there for other machines
+    admin_listen: Address = Address("127.0.0.1", 5001)
+    shutdown_grace: Duration = Duration(30)
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: `info` has one line a request, `warning` none; `auto` is text on a terminal, else JSON."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[store]`: where content lies and how much of the file system it may take."""
+
+    path: Path = Path("layover-data")
+    size: Size = Size(0.8, is_share=True)
+    min_free: Size = Size(0.05, is_share=True)
+
+
+class Freshness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[freshness]`: how long a tag's state is believed, and how long a pull waits for a newer one."""
+
+    tag_ttl: Duration = Duration(300)
+    revalidate_timeout: Duration = Duration(1)
+
+
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[access]`: globs over upstream/repository; deny beats allow."""
+
+    allow: tuple[str, ...] = ("*",)
+    deny: tuple[str, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    server: Server = Server()
+    log: Log = Log()
+    store: Store = Store()
+    freshness: Freshness = Freshness()
+    access: Access = Access()
+    upstreams: Upstreams = Upstreams()
+
+
+# Key → the values that ask nothing of the feature that is to come: its defaults; they are accepted, others are not yet.
+PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "server.admin_token": ("",),
+        "server.admin_token_file": ("",),
+        "server.workers": (0, 1),
+        "server.tls.certificate": ("",),
+        "server.tls.key": ("",),
+        "server.tls.key_file": ("",),
+        "server.tls.client_ca": ("",),
+        "store.low_mark": ("90%",),
+        "store.unused_for": ("forever",),
+        "store.verify_every": ("30d",),
+        "fleet.redis_url": ("",),
+        "fleet.redis_url_file": ("",),
+        "fleet.region": ("local",),
+        "fleet.replica": ("",),
+        "fleet.advertise_url": ("",),
+        "fleet.secret": ("",),
+        "fleet.secret_file": ("",),
+        "fleet.min_copies": (1,),
+        "freshness.stale_if_error": ("forever",),
+        "freshness.negative_ttl": ("5s",),
+        "freshness.on_deleted": ("refuse",),
+        "freshness.rules": ([],),
+        "prefetch.enabled": (True,),
+        "prefetch.platforms": ([],),
+        "access.anonymous": (True,),
+        "access.htpasswd": ("",),
+        "access.issuers": ([],),
+    }
+)
+PLANNED_OF_UPSTREAMS: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "endpoints": ([],),
+        "username": ("",),
+        "password": ("",),
+        "password_file": ("",),
+        "docker_config": ("",),
+        "provider": ("",),
+        "private": ("refuse",),
+        "bandwidth": ("",),
+        "max_connections": (32,),
+    }
+)

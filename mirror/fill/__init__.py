@@ -1,0 +1,11 @@
+"""One transfer for many readers: from an ordered list of sources into a growing file, verified before it ends.
+
+May import: `source`, `channel`, `store`, `observe`, `config`, `oci`. Callers may rely on: no reader's doing changes a
+fill; a source that breaks is resumed at the byte where it broke; bytes that do not verify never get a final name.
+"""
+
+from mirror.fill.fill import Fill
+from mirror.fill.passage import Passage
+from mirror.fill.transfer import Transfer
+
+__all__ = ["Fill", "Passage", "Transfer"]

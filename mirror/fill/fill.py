@@ -1,0 +1,294 @@
+"""One fill: the one transfer that brings a blob into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import structlog
+
+from mirror.channel import Progress
+from mirror.fill.transfer import TAIL, Transfer
+from mirror.fill.verifier import Verifier
+from mirror.observe.metrics import HubMetrics
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.reference import Repository
+from mirror.source import BlobSource, RangeRefused
+from mirror.store import Partial, Store
+
+_MOST_BUFFERED = 4 * 2**20
+_CLAIM_STEP = 16 * 2**20
+_Result = TypeVar("_Result")
+
+
+class DigestMismatch(RegistryError):
+    """What was received is not what the digest says."""
+
+    def __init__(self, digest: Digest, *, was_resumed: bool) -> None:
+        text = f"what the upstream sent for {digest} does not have that digest; it was thrown away"
+        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=10)
+        self.was_resumed = was_resumed
+
+
+class _Inbox:
+    """Bytes that arrived and are not yet being written, and where they go."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.length = 0
+        self.pieces: list[bytes] = []
+
+
+class Fill:
+    """A blob on its way in. Readers ask `progress`; whether they come or go changes nothing."""
+
+    def __init__(
+        self,
+        number: int,
+        digest: Digest,
+        repository: Repository,
+        sources: Sequence[BlobSource],
+        size: int | None,
+        store: Store,
+        hashing: Executor,
+        metrics: HubMetrics,
+    ) -> None:
+        """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it."""
+        self.number = number
+        self.digest = digest
+        self.size = size
+        self.is_verified = False
+        self.lost_room = False
+        self.error: RegistryError | None = None
+        self.path = ""
+        self._store = store
+        self._hashing = hashing
+        self._metrics = metrics
+        self._label = sources[0].label
+        self._transfer = Transfer(sources, repository, digest, size)
+        self._partial: Partial | None = None
+        self._promised = 0
+        self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._log = structlog.get_logger("layover.fill")
+
+    async def confirmed(self) -> None:
+        """Wait until a source confirmed the blob, or the fill ended.
+
+        Raises:
+            RegistryError: no source has it.
+        """
+        await asyncio.shield(self._confirmed)
+
+    async def progress(self, offset: int) -> Progress:
+        """Wait until there is something to read at `offset`, or the fill ended.
+
+        Raises:
+            RegistryError: the fill failed.
+        """
+        while True:
+            if self.error is not None:
+                raise self.error
+            end = self._readable_end(offset)
+            if end > offset or self.is_verified or self.lost_room:
+                return Progress(end, self.size, self.is_verified, self.lost_room)
+            woken = asyncio.get_running_loop().create_future()
+            self._waiting.append((offset, woken))
+            await woken
+
+    async def run(self) -> None:
+        """Do the whole transfer; how it ended is in `is_verified`, `lost_room` or `error`."""
+        started = time.monotonic()
+        self._metrics.fills_active.inc()
+        try:
+            await self._fill()
+            self._metrics.fill_seconds.observe(time.monotonic() - started)
+        except RegistryError as error:
+            self.error = error
+        except OSError as error:
+            self.lost_room = True
+            self._log.error("a blob cannot be stored; its readers are streamed through", error=str(error))
+            await self._discard()
+        finally:
+            self._metrics.fills_active.dec()
+            await self._end()
+
+    async def _fill(self) -> None:
+        self._partial = partial = await self._on_disk(lambda: self._store.partial(self.digest))
+        self.path = str(partial.path)
+        if self.size is not None and partial.size not in {None, self.size}:
+            await self._restart(partial)
+            partial.size = self.size
+        partial.size = self.size = partial.size or self.size
+        self._transfer.size = self.size
+        try:
+            await self._receive(partial)
+        except RangeRefused:
+            # What is there cannot be the beginning of what the source has.
+            await self._restart(partial)
+            await self._receive(partial)
+
+    async def _receive(self, partial: Partial) -> None:
+        """Bring in what is missing, and verify it all."""
+        start = partial.segments.end_from(0)
+        is_complete = start == self.size and start > 0
+        if not self._claim(0):
+            await self._lose_room()
+            return
+        if not is_complete:
+            await self._transfer.open(start)
+            self.size = partial.size = self._transfer.size
+            if not self._claim(0):
+                await self._lose_room()
+                return
+        self._confirm()
+        verifier = Verifier(partial, self._hashing)
+        verifying = asyncio.create_task(verifier.run())
+        try:
+            if not is_complete:
+                await self._take_in(partial, verifier)
+            verifier.complete()
+            is_right = await verifying
+        finally:
+            verifying.cancel()
+            await asyncio.wait({verifying})
+        await self._finish(partial, is_right=is_right)
+
+    async def _take_in(self, partial: Partial, verifier: Verifier) -> None:
+        """Write what arrives while more arrives: whatever came during one write goes into the next."""
+        inbox = _Inbox(self._transfer.offset)
+        writing: asyncio.Task[None] | None = None
+        try:
+            while piece := await self._transfer.read():
+                inbox.pieces.append(piece)
+                inbox.length += len(piece)
+                if writing is not None and (writing.done() or inbox.length >= _MOST_BUFFERED):
+                    await writing
+                if writing is None or writing.done():
+                    writing = asyncio.create_task(self._drain(partial, verifier, inbox))
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None and not writing.done():
+                await asyncio.wait({writing})
+        self.size = partial.size = self._transfer.size
+
+    async def _drain(self, partial: Partial, verifier: Verifier, inbox: _Inbox) -> None:
+        while inbox.pieces:
+            pieces, length, offset = inbox.pieces, inbox.length, inbox.offset
+            inbox.pieces, inbox.length, inbox.offset = [], 0, offset + length
+            await self._write(partial, verifier, offset, pieces)
+
+    async def _write(self, partial: Partial, verifier: Verifier, offset: int, pieces: list[bytes]) -> None:
+        length = sum(map(len, pieces))
+        if not self._claim(length):
+            raise OSError("there is no room left in the store")
+        await self._on_disk(lambda: partial.write(offset, pieces))
+        self._promised -= length
+        self._store.room.spend(length)
+        partial.added(offset, offset + length)
+        verifier.advance()
+        self._wake()
+        if partial.wants_save:
+            spans = partial.segments.spans
+            await self._on_disk(lambda: partial.save(spans))
+
+    async def _finish(self, partial: Partial, *, is_right: bool) -> None:
+        if not is_right:
+            self._metrics.digest_mismatches.labels(self._label).inc()
+            self._log.error("what the upstream sent does not have its digest", upstream=self._label, digest=self.digest)
+            was_resumed = partial.resumed > 0
+            await self._discard()
+            raise DigestMismatch(self.digest, was_resumed=was_resumed)
+        self.is_verified = True
+        self._wake()
+        await self._on_disk(lambda: partial.publish(self._store.content))
+        self._store.objects["blob"] += 1
+
+    def _readable_end(self, offset: int) -> int:
+        """Return how far may be read from `offset` on: what is there, but for the tail until it verified."""
+        if self._partial is None:
+            return offset
+        end = self._partial.segments.end_from(offset)
+        if self.is_verified:
+            return end
+        whole = self.size if self.size is not None else self._partial.segments.end_from(0)
+        return max(offset, min(end, whole - TAIL))
+
+    def _claim(self, least: int) -> bool:
+        """Have room promised for all that is missing, or, while that is unknown, for a good deal more than `least`."""
+        assert self._partial is not None
+        missing = least
+        if self.size is not None:
+            missing = max(least, self.size - self._partial.segments.total)
+        if self._promised >= missing:
+            return True
+        more = missing - self._promised if self.size is not None else max(least, _CLAIM_STEP)
+        if not self._store.room.claim(more):
+            return False
+        self._promised += more
+        return True
+
+    async def _lose_room(self) -> None:
+        self.lost_room = True
+        await self._discard()
+
+    async def _restart(self, partial: Partial) -> None:
+        self._store.room.free(partial.segments.total)
+        await self._on_disk(partial.restart)
+
+    async def _discard(self) -> None:
+        if self._partial is not None:
+            self._store.room.free(self._partial.segments.total)
+            await self._on_disk(self._partial.discard)
+
+    def _confirm(self) -> None:
+        if not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def _wake(self) -> None:
+        still = []
+        has_ended = self.is_verified or self.lost_room or self.error is not None
+        for offset, woken in self._waiting:
+            if woken.done():
+                continue
+            if has_ended or self._readable_end(offset) > offset:
+                woken.set_result(None)
+            else:
+                still.append((offset, woken))
+        self._waiting = still
+
+    async def _end(self) -> None:
+        if not (self.is_verified or self.lost_room or self.error):
+            text = f"the fill of {self.digest} was ended; try again"
+            self.error = RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)
+        self._store.room.unclaim(self._promised)
+        self._promised = 0
+        if self.error is not None and not self._confirmed.done():
+            self._confirmed.set_exception(self.error)
+            self._confirmed.exception()
+        self._confirm()
+        self._wake()
+        await self._transfer.close()
+        if self._partial is not None:
+            partial = self._partial
+            if not self.is_verified and not self.lost_room and partial.segments.total:
+                spans = partial.segments.spans
+                await self._on_disk(lambda: _save_quietly(partial, spans))
+            await self._on_disk(partial.close)
+
+    async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._store.disk, call)
+
+
+def _save_quietly(partial: Partial, spans: list[tuple[int, int]]) -> None:
+    """Save the map of a fill that ended early; without it the next try costs more, nothing else."""
+    try:
+        if partial.path.exists():
+            partial.save(spans)
+    except OSError:
+        return

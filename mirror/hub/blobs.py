@@ -1,0 +1,193 @@
+"""Blobs: where each can be read, and the one fill of each that is not held."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
+from mirror.config import Upstream
+from mirror.fill import Fill, Passage
+from mirror.fill.fill import DigestMismatch
+from mirror.hub.flights import Flights
+from mirror.observe.cache_status import CacheStatus, Outcome
+from mirror.observe.metrics import HubMetrics
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, RegistryError
+from mirror.oci.reference import Repository
+from mirror.source.upstream import UpstreamBlobs, UpstreamClient
+from mirror.store import Link, Store
+
+_FIRST_PENALTY = 10.0
+_LONGEST_PENALTY = 3600.0
+_LONGEST_WAIT = 25.0
+_MOST_PENALTIES = 10_000
+_MOST_ENDED = 256
+
+
+class _Penalty(NamedTuple):
+    """Until when, on the monotonic clock, a digest that did not verify is not fetched in full again."""
+
+    until: float
+    seconds: float
+
+
+class Blobs:
+    """Answers for blobs."""
+
+    def __init__(self, client: UpstreamClient, store: Store, hashing: Executor, metrics: HubMetrics) -> None:
+        self._client = client
+        self._store = store
+        self._hashing = hashing
+        self._metrics = metrics
+        self._numbers = itertools.count(1)
+        self._active: dict[Digest, Fill] = {}
+        self._fills: dict[int, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sizes: Flights[int | None] = Flights()
+        self._penalties: dict[Digest, _Penalty] = {}
+
+    async def close(self) -> None:
+        """End every fill so that it can be resumed, and every question."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._sizes.close()
+
+    async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
+        """Return where a blob can be read, starting or joining its fill if it is not held.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        link = self._store.shelf.link(repository, digest)
+        _refuse_manifest(link, digest)
+        size = self._store.content.size(digest)
+        status = CacheStatus(Outcome.HIT)
+        if link is None and (size is not None or digest in self._active):
+            status = await self._linked_by_upstream(upstream, repository, digest)
+            size = self._store.content.size(digest)
+        if size is not None:
+            return Whole(size, status)
+        await self._sit_out(digest)
+        fill = self._active.get(digest)
+        outcome = Outcome.MISS if fill is None else Outcome.JOINED
+        if fill is None:
+            fill = self._start(upstream, repository, digest, None if link is None else link.size)
+        await fill.confirmed()
+        self._store.link(repository, digest, Link(None, True, fill.size))
+        if fill.lost_room:
+            return Unstored(fill.size, CacheStatus(Outcome.MISS, is_stored=False))
+        return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
+
+    async def size(self, upstream: Upstream, repository: Repository, digest: Digest) -> BlobFound:
+        """Return a blob's size: of what is held, from a manifest that is held, or from the upstream.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        link = self._store.shelf.link(repository, digest)
+        _refuse_manifest(link, digest)
+        held = self._store.content.size(digest)
+        if link is not None and (held is not None or link.size is not None):
+            return BlobFound(held if held is not None else link.size, CacheStatus(Outcome.HIT))
+        if held is not None:
+            return BlobFound(held, await self._linked_by_upstream(upstream, repository, digest))
+        size, joined = await self._ask_size(upstream, repository, digest)
+        return BlobFound(size, CacheStatus(Outcome.JOINED if joined else Outcome.MISS))
+
+    async def progress(self, number: int, offset: int) -> Progress:
+        """Wait until a fill may be read beyond `offset`, or has ended.
+
+        Raises:
+            RegistryError: the fill failed.
+        """
+        fill = self._fills.get(number)
+        return Progress(offset, is_forgotten=True) if fill is None else await fill.progress(offset)
+
+    async def stream(self, upstream: Upstream, repository: Repository, digest: Digest, start: int) -> Passage:
+        """Return an open passage for one reader.
+
+        Raises:
+            RegistryError: the upstream has no such blob, or failed.
+        """
+        link = self._store.shelf.link(repository, digest)
+        passage = Passage(
+            digest,
+            repository,
+            [UpstreamBlobs(self._client, upstream)],
+            None if link is None else link.size,
+            start,
+            self._hashing,
+            self._metrics,
+        )
+        await passage.open()
+        return passage
+
+    def _start(self, upstream: Upstream, repository: Repository, digest: Digest, size: int | None) -> Fill:
+        sources = [UpstreamBlobs(self._client, upstream)]
+        number = next(self._numbers)
+        fill = Fill(number, digest, repository, sources, size, self._store, self._hashing, self._metrics)
+        self._active[digest] = self._fills[number] = fill
+        task = asyncio.create_task(fill.run())
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(fill, done))
+        return fill
+
+    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._active.get(fill.digest) is fill:
+            del self._active[fill.digest]
+        if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:
+            self._punish(fill.digest)
+        elif fill.is_verified:
+            self._penalties.pop(fill.digest, None)
+        ended = [number for number, each in self._fills.items() if self._active.get(each.digest) is not each]
+        for number in ended[:-_MOST_ENDED]:
+            del self._fills[number]
+
+    def _punish(self, digest: Digest) -> None:
+        before = self._penalties.pop(digest, _Penalty(0, _FIRST_PENALTY / 2))
+        seconds = min(before.seconds * 2, _LONGEST_PENALTY)
+        self._penalties[digest] = _Penalty(time.monotonic() + seconds, seconds)
+        while len(self._penalties) > _MOST_PENALTIES:
+            del self._penalties[next(iter(self._penalties))]
+
+    async def _sit_out(self, digest: Digest) -> None:
+        """Wait for the end of a penalty if a client can, else refuse."""
+        left = self._penalties.get(digest, _Penalty(0, 0)).until - time.monotonic()
+        if left <= 0:
+            return
+        if left > _LONGEST_WAIT:
+            text = f"what the upstream last sent for {digest} did not have that digest; it is asked again later"
+            raise RegistryError(ErrorCode.UNAVAILABLE, text, retry_after=math.ceil(left))
+        await asyncio.sleep(left)
+
+    async def _linked_by_upstream(self, upstream: Upstream, repository: Repository, digest: Digest) -> CacheStatus:
+        """Ask the upstream whether the repository has a blob that is held; in an outage its being held must do."""
+        try:
+            await self._ask_size(upstream, repository, digest)
+        except RegistryError as error:
+            public = self._store.shelf.link(repository.upstream, digest)
+            if error.failure is None or public is None or not public.is_blob:
+                raise
+            return CacheStatus(Outcome.STALE, ttl=-1, failure=error.failure)
+        return CacheStatus(Outcome.HIT)
+
+    async def _ask_size(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[int | None, bool]:
+        source = UpstreamBlobs(self._client, upstream)
+        flight, joined = self._sizes.join((repository, digest), lambda: source.size(repository, digest))
+        size = await flight
+        self._store.link(repository, digest, Link(None, True, size))
+        return size, joined
+
+
+def _refuse_manifest(link: Link | None, digest: Digest) -> None:
+    """Clients that were given a manifest as a blob keep its wrong type for good."""
+    if link is not None and not link.is_blob:
+        raise RegistryError(ErrorCode.BLOB_UNKNOWN, f"{digest} is a manifest, not a blob")

@@ -1,0 +1,40 @@
+"""Single flight: whoever asks for what is already being done gets the same result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Flights(Generic[Result]):
+    """Tasks by what they do. A waiter's leaving ends nothing."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[Result]] = {}
+
+    def join(
+        self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
+    ) -> tuple[asyncio.Future[Result], bool]:
+        """Return a future of the task for `key`, begun now if there is none, and whether it was there before."""
+        task = self._tasks.get(key)
+        was_there = task is not None
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(start())
+            task.add_done_callback(lambda done: self._landed(key, done))
+        return asyncio.shield(task), was_there
+
+    async def close(self) -> None:
+        """End every task."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _landed(self, key: Hashable, task: asyncio.Task[Result]) -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have

@@ -1,0 +1,90 @@
+"""The hub of a replica: the one place that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mirror.channel import BlobFound, Body, Listing, ManifestFound, Progress, Stream
+from mirror.config import Upstream, Upstreams
+from mirror.hub.blobs import Blobs
+from mirror.hub.flights import Flights
+from mirror.hub.manifests import Manifests
+from mirror.observe.metrics import Sample
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, RegistryError
+from mirror.oci.reference import Reference, Repository
+from mirror.source.upstream import UpstreamListings
+from mirror.store import Store
+
+
+class LocalHub:
+    """Implements the channel's Protocol; a door in the same process calls it as it is."""
+
+    def __init__(
+        self, upstreams: Upstreams, store: Store, manifests: Manifests, blobs: Blobs, listings: UpstreamListings
+    ) -> None:
+        self._upstreams = upstreams
+        self._store = store
+        self._manifests = manifests
+        self._blobs = blobs
+        self._listings = listings
+        self._pages: Flights[Listing] = Flights()
+        self._reports: dict[str, Sequence[Sample]] = {}
+
+    async def close(self) -> None:
+        """End what is under way; fills can be resumed."""
+        await self._manifests.close()
+        await self._blobs.close()
+        await self._pages.close()
+
+    async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
+        """See `channel.Hub`."""
+        upstream = self._upstream(repository)
+        if isinstance(reference, Digest):
+            return await self._manifests.by_digest(upstream, repository, reference)
+        return await self._manifests.by_tag(upstream, repository, reference)
+
+    async def blob(self, repository: Repository, digest: Digest) -> Body:
+        """See `channel.Hub`."""
+        return await self._blobs.locate(self._upstream(repository), repository, digest)
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
+        """See `channel.Hub`."""
+        return await self._blobs.size(self._upstream(repository), repository, digest)
+
+    async def progress(self, fill: int, offset: int) -> Progress:
+        """See `channel.Hub`."""
+        return await self._blobs.progress(fill, offset)
+
+    async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
+        """See `channel.Hub`."""
+        return await self._blobs.stream(self._upstream(repository), repository, digest, start)
+
+    async def tags(self, repository: Repository, query: str) -> Listing:
+        """See `channel.Hub`."""
+        upstream = self._upstream(repository)
+        flight, _ = self._pages.join((repository, query), lambda: self._listings.tags(upstream, repository, query))
+        return await flight
+
+    async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
+        """See `channel.Hub`."""
+        upstream = self._upstream(repository)
+        flight, _ = self._pages.join(
+            (repository, digest, query), lambda: self._listings.referrers(upstream, repository, digest, query)
+        )
+        return await flight
+
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+        """See `channel.Hub`."""
+        self._reports[door] = samples
+        self._store.shelf.add_used(used)
+
+    def reported(self) -> Iterable[Sequence[Sample]]:
+        """Return what the doors of other processes counted; what a door counted before it died stays counted."""
+        return list(self._reports.values())
+
+    def _upstream(self, repository: Repository) -> Upstream:
+        upstream = self._upstreams.lookup(repository.upstream)
+        if upstream is None:
+            raise RegistryError(ErrorCode.NAME_UNKNOWN, f"{repository.upstream} is not a configured upstream")
+        return upstream

@@ -1,0 +1,134 @@
+"""Prometheus metrics: one registry a process; what several processes count adds up.
+
+Label values come from closed sets: never a repository, tag, digest, client or path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Registry = CollectorRegistry
+_FIRST_BYTE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_FILL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Sample(NamedTuple):
+    """One series of one process, as it crosses the channel."""
+
+    family: str
+    kind: str
+    help: str
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class DoorMetrics:
+    """What a door counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "layover_requests", "Requests of clients.", ("upstream", "kind", "outcome"), registry=registry
+        )
+        self._bytes = Counter(
+            "layover_response_bytes", "Body bytes sent to clients.", ("upstream", "kind", "outcome"), registry=registry
+        )
+        self._first_byte = Histogram(
+            "layover_time_to_first_byte_seconds",
+            "From a request's arrival to the head of its answer.",
+            ("kind", "outcome"),
+            buckets=_FIRST_BYTE,
+            registry=registry,
+        )
+        self._children: dict[tuple[str, str, str], tuple[Counter, Counter, Histogram]] = {}
+
+    def answered(self, upstream: str, kind: str, outcome: str, sent: int, first_byte: float) -> None:
+        """Count one answered request; `sent` in bytes, `first_byte` in seconds."""
+        key = (upstream, kind, outcome)
+        children = self._children.get(key)
+        if children is None:
+            children = self._children[key] = (
+                self._requests.labels(*key),
+                self._bytes.labels(*key),
+                self._first_byte.labels(kind, outcome),
+            )
+        children[0].inc()
+        children[1].inc(sent)
+        children[2].observe(first_byte)
+
+
+class HubMetrics:
+    """What the hub counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.upstream_requests = Counter(
+            "layover_upstream_requests",
+            "Requests to upstreams.",
+            ("upstream", "kind", "method", "status"),
+            registry=registry,
+        )
+        self.upstream_bytes = Counter(
+            "layover_upstream_bytes", "Body bytes received from upstreams.", ("upstream",), registry=registry
+        )
+        self.upstream_retries = Counter(
+            "layover_upstream_retries", "Requests to upstreams made again.", ("upstream", "reason"), registry=registry
+        )
+        self.fills_active = Gauge("layover_fills_active", "Blobs on their way into the store.", registry=registry)
+        self.fill_seconds = Histogram(
+            "layover_fill_seconds", "From a fill's start to its verified end.", buckets=_FILL, registry=registry
+        )
+        self.digest_mismatches = Counter(
+            "layover_digest_mismatches",
+            "Blobs and manifests that were not what they claimed.",
+            ("upstream",),
+            registry=registry,
+        )
+        self.store_bytes = Gauge("layover_store_bytes", "Bytes that the store takes.", registry=registry)
+        self.store_capacity = Gauge("layover_store_capacity_bytes", "The store's high mark.", registry=registry)
+        self.store_objects = Gauge("layover_store_objects", "What the store holds.", ("kind",), registry=registry)
+        self.build_info = Gauge("layover_build_info", "Always 1.", ("version",), registry=registry)
+
+
+def new_registry() -> CollectorRegistry:
+    """Return an empty registry for one process."""
+    return CollectorRegistry(auto_describe=False)
+
+
+def samples(registry: CollectorRegistry) -> Iterator[Sample]:
+    """Yield every series of a process."""
+    for family in registry.collect():
+        for each in family.samples:
+            yield Sample(family.name, family.type, family.documentation, each.name, each.labels, each.value)
+
+
+def render(registry: CollectorRegistry, others: Iterable[Iterable[Sample]] = ()) -> bytes:
+    """Return the Prometheus text of a process and, added up, of other processes of the replica. Slow: use a thread."""
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    families: dict[str, Metric] = {}
+    for group in (samples(registry), *others):
+        for each in group:
+            families.setdefault(each.family, Metric(each.family, each.help, each.kind))
+            key = (each.name, tuple(each.labels.items()))
+            if key not in values:
+                families[each.family].add_sample(each.name, dict(each.labels), 0.0)
+                values[key] = 0.0
+            values[key] += each.value
+    for family in families.values():
+        family.samples = [each._replace(value=values[each.name, tuple(each.labels.items())]) for each in family.samples]
+    return generate_latest(_Collected(families.values()))
+
+
+class _Collected(CollectorRegistry):
+    """Families that were collected already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        super().__init__()
+        self._families = tuple(families)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families

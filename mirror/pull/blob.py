@@ -1,0 +1,171 @@
+"""A blob on its way to one client: a file that is whole, a file that grows, or bytes through the channel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from mirror.channel import Filling, Hub, Stream, Unstored, Whole
+from mirror.observe.cache_status import CacheStatus
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.reference import Repository
+from mirror.store import Content
+
+_MOST_LOST_FILLS = 10
+_SMALL = 64 * 2**10
+
+
+class FilePiece(NamedTuple):
+    """Bytes of an open file that may be sent as they are."""
+
+    descriptor: int
+    start: int
+    stop: int
+
+
+class BlobBody:
+    """Yields a blob's bytes, switching to another way when the one it reads from ends. Close it."""
+
+    def __init__(self, hub: Hub, content: Content, repository: Repository, digest: Digest, status: CacheStatus) -> None:
+        """Prepare to read `digest`; one of `hold`, `follow` and `pass_through` says from where."""
+        self.size: int | None = None
+        self.status = status
+        self._hub = hub
+        self._content = content
+        self._repository = repository
+        self._digest = digest
+        self._descriptor = -1
+        self._fill: int | None = None
+        self._stream: Stream | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether any range can be had at no further cost."""
+        return self._descriptor >= 0
+
+    def read_small(self) -> bytes | None:
+        """Return all of it if it is whole and small; None to say that `pieces` is the way."""
+        if self._descriptor < 0 or self._fill is not None or self.size is None or self.size > _SMALL:
+            return None
+        return os.pread(self._descriptor, self.size, 0)
+
+    def hold(self, descriptor: int, size: int) -> None:
+        """Read from a whole file."""
+        self._release()
+        self._descriptor, self._fill, self.size = descriptor, None, size
+
+    def follow(self, filling: Filling) -> bool:
+        """Read from a growing file; False if it has gone meanwhile."""
+        self._release()
+        try:
+            self._descriptor = os.open(filling.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # It may just have got its final name.
+            descriptor = self._content.open(self._digest)
+            if descriptor is None:
+                return False
+            self.hold(descriptor, os.fstat(descriptor).st_size)
+            return True
+        self._fill, self.size = filling.fill, filling.size
+        return True
+
+    def pass_through(self, size: int | None) -> None:
+        """Read through the channel."""
+        self._release()
+        self._fill, self.size = None, size
+
+    async def confirm(self, start: int) -> None:
+        """Make sure that bytes from `start` on can be had, before the head of an answer is sent.
+
+        Raises:
+            RegistryError: they cannot.
+        """
+        if self._descriptor < 0 and self._stream is None:
+            self._stream = await self._hub.stream(self._repository, self._digest, start)
+            self.size = self._stream.size
+
+    async def pieces(self, start: int, stop: int | None) -> AsyncIterator[FilePiece | bytes]:
+        """Yield the bytes from `start` up to `stop`, or to the end if it is None.
+
+        Raises:
+            RegistryError: the fill or the stream failed.
+        """
+        offset = start
+        for _ in range(_MOST_LOST_FILLS):
+            if self._descriptor >= 0 and self._fill is None:
+                yield FilePiece(self._descriptor, offset, self._end(stop))
+                return
+            if self._descriptor < 0:
+                async for piece in self._through(offset, stop):
+                    yield piece
+                return
+            async for part in self._followed(offset, stop):
+                yield part
+                offset = part.stop
+            if self._fill is not None and (stop is None or offset < stop):
+                await self._locate_again()
+                continue
+            if stop is not None and offset >= stop:
+                return
+        raise RegistryError(ErrorCode.UNAVAILABLE, "the fill was lost again and again", failure=Failure.RESET)
+
+    async def close(self) -> None:
+        """Give up whatever is open."""
+        self._release()
+        if self._stream is not None:
+            await self._stream.close()
+            self._stream = None
+
+    async def _followed(self, offset: int, stop: int | None) -> AsyncIterator[FilePiece]:
+        """Yield what a fill shows from `offset` on; end early, with `_fill` still set, when the fill is lost."""
+        assert self._fill is not None
+        while stop is None or offset < stop:
+            progress = await self._hub.progress(self._fill, offset)
+            if progress.size is not None:
+                self.size = progress.size
+            if progress.is_forgotten:
+                return
+            if progress.is_verified:
+                self._fill = None
+                return
+            if progress.lost_room:
+                self.pass_through(self.size)
+                return
+            end = progress.end if stop is None else min(progress.end, stop)
+            yield FilePiece(self._descriptor, offset, end)
+            offset = end
+
+    async def _through(self, offset: int, stop: int | None) -> AsyncIterator[bytes]:
+        await self.confirm(offset)
+        assert self._stream is not None
+        while stop is None or offset < stop:
+            piece = await self._stream.read()
+            if not piece:
+                return
+            if stop is not None and len(piece) > stop - offset:
+                piece = piece[: stop - offset]
+            offset += len(piece)
+            yield piece
+
+    async def _locate_again(self) -> None:
+        """Find the blob anew: the hub has restarted, or has long forgotten the fill."""
+        found = await self._hub.blob(self._repository, self._digest)
+        if isinstance(found, Whole):
+            descriptor = self._content.open(self._digest)
+            if descriptor is not None:
+                self.hold(descriptor, found.size)
+        elif isinstance(found, Unstored):
+            self.pass_through(found.size)
+        else:
+            self.follow(found)
+
+    def _end(self, stop: int | None) -> int:
+        size = self.size if self.size is not None else os.fstat(self._descriptor).st_size
+        return size if stop is None else min(stop, size)
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,128 @@
+"""Sending a body: files by sendfile in slices past the transport, so that one download starves nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from mirror.oci.errors import RegistryError
+from mirror.pull import FilePiece
+
+SLICE = 2**20
+_READ = 256 * 2**10
+_STALLED_SECONDS = 300.0
+
+
+class Transmission:
+    """One answer whose body is sent piece by piece. A client that is gone, or takes nothing, ends it."""
+
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor) -> None:
+        self._request = request
+        self._response = response
+        self._disk = disk
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._socket = -1
+        self.sent = 0
+        self.cut: Exception | None = None
+        self.first_byte: float | None = None
+
+    async def __aenter__(self) -> Self:
+        """Send the head."""
+        writer = await self._response.prepare(self._request)
+        if writer is not None:
+            writer.send_headers()
+        self.first_byte = self._loop.time() - self._started
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """End the body. One that failed is cut so that the client sees it, and `cut` says why."""
+        if self._socket >= 0:
+            os.close(self._socket)
+        if error is None:
+            await self._response.write_eof()
+            return True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        if not isinstance(error, RegistryError | OSError):
+            return False
+        self.cut = error
+        return True
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes."""
+        async with asyncio.timeout(_STALLED_SECONDS):
+            await self._response.write(data)
+        self.sent += len(data)
+
+    async def send(self, pieces: AsyncIterator[FilePiece | bytes]) -> None:
+        """Send pieces of files and bytes."""
+        async for piece in pieces:
+            if isinstance(piece, bytes):
+                await self.write(piece)
+            elif self._response.chunked:
+                await self._copy(piece)
+            else:
+                await self._send_file(piece)
+
+    async def _copy(self, piece: FilePiece) -> None:
+        """Send a file through memory, a little at a time: chunked answers need a frame around each."""
+        offset = piece.start
+        while offset < piece.stop:
+            length = min(_READ, piece.stop - offset)
+            data = await self._loop.run_in_executor(self._disk, os.pread, piece.descriptor, length, offset)
+            if not data:
+                raise ConnectionError("the file is shorter than it was")
+            await self.write(data)
+            offset += len(data)
+
+    async def _send_file(self, piece: FilePiece) -> None:
+        offset = piece.start
+        if offset < piece.stop:
+            await self._flush()
+        while offset < piece.stop:
+            try:
+                count = os.sendfile(self._socket, piece.descriptor, offset, min(SLICE, piece.stop - offset))
+            except BlockingIOError:
+                await self._writable()
+                continue
+            if count == 0:
+                raise ConnectionError("the file is shorter than it was")
+            offset += count
+            self.sent += count
+            await asyncio.sleep(0)
+
+    async def _flush(self) -> None:
+        """Wait until the transport holds nothing back, then take its socket: bytes must not overtake one another."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        async with asyncio.timeout(_STALLED_SECONDS):
+            while transport.get_write_buffer_size():
+                await self._response._payload_writer.drain()  # type: ignore[union-attr]  # noqa: SLF001
+        if self._socket < 0:
+            self._socket = os.dup(transport.get_extra_info("socket").fileno())
+
+    async def _writable(self) -> None:
+        woken = self._loop.create_future()
+        self._loop.add_writer(self._socket, _wake, woken)
+        try:
+            async with asyncio.timeout(_STALLED_SECONDS):
+                await woken
+        except TimeoutError:
+            raise ConnectionError("the client takes nothing") from None
+        finally:
+            self._loop.remove_writer(self._socket)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,8 @@
+"""One upstream registry at a time: authentication, redirects, retries, and what its answers mean."""
+
+from mirror.source.upstream.blobs import UpstreamBlobs
+from mirror.source.upstream.client import UpstreamClient
+from mirror.source.upstream.listings import UpstreamListings
+from mirror.source.upstream.manifests import UpstreamManifests
+
+__all__ = ["UpstreamBlobs", "UpstreamClient", "UpstreamListings", "UpstreamManifests"]

@@ -1,0 +1,46 @@
+"""WWW-Authenticate challenges (RFC 9110 §11.6.1), as tolerant as registries need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+_PIECE = re.compile(
+    r'\s*,?\s*(?:(?P<key>[\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,]+))'
+    r"|(?P<scheme>[\w!#$%&'*+.^`|~-]+)(?=\s|,|$))"
+)
+_MOST_PIECES = 64
+
+
+class Challenge(NamedTuple):
+    """One challenge: its scheme in lower case, and its parameters."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(values: Iterable[str]) -> list[Challenge]:
+    """Return every challenge in the header's values; what cannot be read is left out."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for value in values:
+        place = 0
+        for _ in range(_MOST_PIECES):
+            piece = _PIECE.match(value, place)
+            if piece is None:
+                break
+            place = piece.end()
+            if piece["scheme"] is not None:
+                found.append((piece["scheme"].lower(), {}))
+            elif found:
+                text = piece["bare"] if piece["quoted"] is None else re.sub(r"\\(.)", r"\1", piece["quoted"])
+                found[-1][1].setdefault(piece["key"].lower(), text)
+    return [Challenge(scheme, parameters) for scheme, parameters in found]
+
+
+def bearer(values: Iterable[str]) -> Challenge | None:
+    """Return the first Bearer challenge that names a realm."""
+    for challenge in parse_challenges(values):
+        if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+            return challenge
+    return None

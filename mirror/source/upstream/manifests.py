@@ -1,0 +1,99 @@
+"""Manifests of an upstream: asked with one Accept set, verified against the digest asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mirror.config import Upstream
+from mirror.observe.metrics import HubMetrics
+from mirror.oci import media_types
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.manifest import digest_of, media_type_of, verifies
+from mirror.oci.reference import Reference, Repository
+from mirror.source.upstream.client import Ask, UpstreamClient
+from mirror.source.upstream.failures import RETRY_AFTER
+
+LONGEST_MANIFEST = 8 * 2**20
+
+
+class FetchedManifest(NamedTuple):
+    """A manifest as the upstream sent it, verified."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+
+
+class ManifestHead(NamedTuple):
+    """What a HEAD said of a manifest; None for what it left out."""
+
+    digest: Digest | None
+    media_type: str | None
+    size: int | None
+
+
+class UpstreamManifests:
+    """Fetches and looks at manifests."""
+
+    def __init__(self, client: UpstreamClient, metrics: HubMetrics) -> None:
+        self._client = client
+        self._metrics = metrics
+
+    async def fetch(self, upstream: Upstream, repository: Repository, reference: Reference) -> FetchedManifest:
+        """Return a manifest.
+
+        Raises:
+            RegistryError: the upstream has none, failed, or sent something with another digest.
+        """
+        ask = _ask(upstream, repository, reference, "GET")
+        answer = await self._client.ask(ask)
+        headers = answer.headers
+        body = await self._client.read(answer, ask, LONGEST_MANIFEST)
+        digest = reference if isinstance(reference, Digest) else _digest(headers.get("Docker-Content-Digest"))
+        if digest is None:
+            digest = digest_of(body)
+        if not verifies(body, digest):
+            self._metrics.digest_mismatches.labels(upstream.label).inc()
+            text = f"upstream {upstream.name} sent a manifest that does not have the digest {digest}"
+            raise RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+        return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
+
+    async def head(
+        self, upstream: Upstream, repository: Repository, reference: Reference, step: Callable[[], None]
+    ) -> ManifestHead:
+        """Return what the upstream's HEAD says; `step` is called whenever the request moved forward.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        answer = await self._client.ask(_ask(upstream, repository, reference, "HEAD")._replace(step=step))
+        answer.release()
+        headers = answer.headers
+        length = headers.get("Content-Length", "")
+        return ManifestHead(
+            _digest(headers.get("Docker-Content-Digest")),
+            _media_type(headers.get("Content-Type")),
+            int(length) if length.isascii() and length.isdecimal() else None,
+        )
+
+
+def _ask(upstream: Upstream, repository: Repository, reference: Reference, method: str) -> Ask:
+    accept = {"Accept": ", ".join(media_types.ACCEPT)}
+    path = f"manifests/{reference}"
+    return Ask(upstream, repository, "manifest", method, path, ErrorCode.MANIFEST_UNKNOWN, accept)
+
+
+def _digest(text: str | None) -> Digest | None:
+    try:
+        return Digest.parse(text.strip()) if text else None
+    except ValueError:
+        return None
+
+
+def _media_type(text: str | None) -> str | None:
+    """Return the media type without parameters; None for the types that say nothing."""
+    bare = (text or "").partition(";")[0].strip()
+    says_nothing = not bare or bare in {media_types.OCTET_STREAM, media_types.JSON} or bare.startswith("text/")
+    return None if says_nothing or not bare.isascii() or not bare.isprintable() else bare

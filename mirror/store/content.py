@@ -1,0 +1,73 @@
+"""Content files: whole, verified, never changed. `<path>/content/<algorithm>/<first two>/<hex>`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirror.oci.digest import Digest
+
+
+class Content:
+    """The folder of content files. Blocking, but for a look-up or two: call the rest in a disk thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+
+    def path(self, digest: Digest) -> str:
+        """Return where `digest` lies, held or not."""
+        return f"{self._root}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+    def open(self, digest: Digest) -> int | None:
+        """Return a file descriptor on the content, the caller's to close; None if it is not held.
+
+        The descriptor stays readable whatever happens to the name.
+        """
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the size in bytes, None if it is not held."""
+        try:
+            return os.stat(self.path(digest)).st_size  # noqa: PTH116 - the path is text, and this is the hot way
+        except FileNotFoundError:
+            return None
+
+    def read(self, digest: Digest) -> bytes | None:
+        """Return all of it; for manifests, never for blobs. None if it is not held."""
+        try:
+            return Path(self.path(digest)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def publish(self, source: Path, digest: Digest) -> None:
+        """Give a complete and verified file its final name, durably.
+
+        Raises:
+            OSError: the disk is full or broken; `source` is still where it was, or is published.
+        """
+        target = Path(self.path(digest))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(source)
+        source.replace(target)
+        _sync(target.parent)
+
+    def scan(self) -> Iterator[int]:
+        """Yield the size of every file in bytes, as its blocks count."""
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                try:
+                    yield os.stat(f"{folder}/{name}").st_blocks * 512  # noqa: PTH116 - 200,000 of them at start-up
+                except FileNotFoundError:
+                    continue
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,148 @@
+"""Partial files: a blob on its way in, with a map of what is there that survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mirror.oci.digest import Digest
+from mirror.store.content import Content
+from mirror.store.segments import Segments
+
+SAVE_EVERY = 2**20
+_MOST_PIECES = 512
+
+
+class _Map(msgspec.Struct, frozen=True):
+    """What is written beside the data: valid only on the boot that wrote it, as a power loss may have lost data."""
+
+    boot_id: str
+    size: int | None
+    spans: list[tuple[int, int]]
+
+
+class Partial:
+    """The growing file of one blob.
+
+    `segments` says which bytes are there: readers are bounded by it, never by the file's size, as holes read as zeros.
+    """
+
+    def __init__(self, folder: Path, digest: Digest, boot_id: str) -> None:
+        """Open the partial file of `digest`, with what an earlier run left of it.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        name = f"{digest.algorithm}-{digest.hex}"
+        self.digest = digest
+        self.path = folder / f"{name}.data"
+        self._map_path = folder / f"{name}.map"
+        self._boot_id = boot_id
+        self.size: int | None = None
+        self.segments = self._recover()
+        self.resumed = self.segments.total
+        self._unsaved = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
+        self._descriptor = os.open(self.path, flags, 0o644)
+
+    def write(self, offset: int, pieces: Sequence[bytes]) -> None:
+        """Write `pieces` one behind the other from `offset` on; they count once `added` says so. Blocks.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        for first in range(0, len(pieces), _MOST_PIECES):
+            batch = pieces[first : first + _MOST_PIECES]
+            length = sum(map(len, batch))
+            written = os.pwritev(self._descriptor, batch, offset)
+            if written < length:
+                rest = memoryview(b"".join(batch))[written:]
+                while rest:
+                    count = os.pwrite(self._descriptor, rest, offset + length - len(rest))
+                    rest = rest[count:]
+            offset += length
+
+    def added(self, start: int, end: int) -> None:
+        """Count the bytes from `start` to `end` as there."""
+        self.segments.add(start, end)
+        self._unsaved += end - start
+
+    @property
+    def wants_save(self) -> bool:
+        """Whether so much came in that the map should be saved."""
+        return self._unsaved >= SAVE_EVERY
+
+    def save(self, spans: list[tuple[int, int]]) -> None:
+        """Save the map; a kill later costs only what came since. Blocks.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        self._unsaved = 0
+        fresh = self._map_path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(_Map(self._boot_id, self.size, spans)))
+        fresh.replace(self._map_path)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return bytes that are there. Blocks."""
+        return os.pread(self._descriptor, end - start, start)
+
+    def restart(self) -> None:
+        """Forget every byte and begin anew. Blocks."""
+        self._map_path.unlink(missing_ok=True)
+        os.ftruncate(self._descriptor, 0)
+        self.segments = Segments()
+        self.resumed = 0
+        self._unsaved = 0
+
+    def publish(self, content: Content) -> None:
+        """Give the complete, verified file its final name. Blocks.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        if self.size is not None:
+            os.ftruncate(self._descriptor, self.size)
+        content.publish(self.path, self.digest)
+        self._map_path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Delete the file and its map, as far as the disk lets. Blocks."""
+        for path in (self._map_path, self.path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; what is there stays for a later run."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _recover(self) -> Segments:
+        try:
+            found = msgspec.json.decode(self._map_path.read_bytes(), type=_Map)
+            length = self.path.stat().st_size
+        except (OSError, msgspec.DecodeError):
+            return Segments()
+        if found.boot_id != self._boot_id:
+            return Segments()
+        self.size = found.size
+        return Segments((max(0, start), min(end, length)) for start, end in found.spans)
+
+
+def clear_leftovers(folder: Path) -> int:
+    """Delete what a kill left half-made in the folder of partial files; return the bytes the others take."""
+    taken = 0
+    for path in folder.iterdir():
+        data = path.with_suffix(".data")
+        keep = path.suffix in {".data", ".map"} and path.with_suffix(".map").exists() and data.exists()
+        with contextlib.suppress(OSError):
+            if not keep:
+                path.unlink()
+            else:
+                taken += path.stat().st_blocks * 512
+    return taken

@@ -1,0 +1,50 @@
+"""Room: how many bytes the store may still take, counted before they are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mirror.config.units import Size
+
+
+class Room:
+    """The store's bound: `size` in all, and `min_free` left on the file system for others. One thread uses it."""
+
+    def __init__(self, path: Path, size: Size, min_free: Size, used: int) -> None:
+        """Bound the store under `path`, in which `used` bytes lie already."""
+        self._path = str(path)
+        self._size = size
+        self._min_free = min_free
+        self.used = used
+        self._promised = 0
+
+    @property
+    def capacity(self) -> int:
+        """The high mark in bytes."""
+        facts = os.statvfs(self._path)
+        return self._size.of(facts.f_blocks * facts.f_frsize)
+
+    def claim(self, amount: int) -> bool:
+        """Promise `amount` bytes to a fill; False, and nothing promised, if there is no room for them."""
+        facts = os.statvfs(self._path)
+        whole = facts.f_blocks * facts.f_frsize
+        free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
+        within = self.used + self._promised + amount <= self._size.of(whole)
+        if not within or self._promised + amount > free:
+            return False
+        self._promised += amount
+        return True
+
+    def spend(self, amount: int) -> None:
+        """Turn promised bytes into written ones."""
+        self._promised -= amount
+        self.used += amount
+
+    def unclaim(self, amount: int) -> None:
+        """Take back a promise."""
+        self._promised -= amount
+
+    def free(self, amount: int) -> None:
+        """Count written bytes as gone."""
+        self.used -= amount

@@ -1,0 +1,174 @@
+"""The reading side of the store: what a door needs to answer from what is held."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.store.content import Content
+from mirror.store.index import Index
+from mirror.store.recent import Recent
+from mirror.store.records import Link, TagState, link_key, revive, tag_key
+
+RECORDS = "records"
+REPOSITORIES = "repositories"
+Record = TagState | Link
+_Kind = TypeVar("_Kind", TagState, Link)
+_RECENT_RECORDS = 20_000
+_HOT_BYTES = 32 * 2**20
+
+
+class Shelf:
+    """Content, links and tags as they stand; the hub's own shelf also shows what is not yet written to the index."""
+
+    def __init__(self, path: Path, *, remembers_tags: bool) -> None:
+        """Read the store under `path`; `remembers_tags` only where every change passes through this shelf."""
+        self.content = Content(path / "content")
+        self._path = path / "index"
+        self._remembers_tags = remembers_tags
+        self._records: Index | None = None
+        self._repositories: Index | None = None
+        self._recent: Recent[Record] = Recent(_RECENT_RECORDS)
+        self._hot: Recent[bytes] = Recent(_HOT_BYTES)
+        self._unwritten: dict[str, Record | None] = {}
+        self._lock = threading.Lock()
+        self._used: dict[Digest, float] = {}
+        self.is_damaged = False
+
+    def open(self) -> None:
+        """Open the index.
+
+        Raises:
+            sqlite3.Error: it is damaged, or the disk is full.
+            OSError: the disk is full or broken.
+        """
+        self._records = Index(self._path / RECORDS)
+        self._repositories = Index(self._path / REPOSITORIES)
+
+    def close(self) -> None:
+        """Close the index."""
+        for index in (self._records, self._repositories):
+            if index is not None:
+                index.close()
+        self._records = self._repositories = None
+
+    def tag(self, repository: Repository | str, name: str) -> TagState | None:
+        """Return what is known of a tag."""
+        return self._record(tag_key(str(repository), name), TagState)
+
+    def link(self, repository: Repository | str, digest: Digest) -> Link | None:
+        """Return as what a digest may be served under a repository, or under any of an upstream given by its name."""
+        return self._record(link_key(str(repository), digest), Link)
+
+    def known_link(self, key: str) -> Link | None:
+        """Return the link under a row's key, written or not."""
+        return self._record(key, Link)
+
+    def manifest(self, digest: Digest) -> bytes | None:
+        """Return the bytes of a held manifest."""
+        body = self._hot.get(digest)
+        if body is None:
+            body = self.content.read(digest)
+            if body is not None:
+                self.keep_hot(digest, body)
+        return body
+
+    def keep_hot(self, digest: Digest, body: bytes) -> None:
+        """Keep a manifest in memory, within a bound."""
+        self._hot.put(digest, body, len(body))
+
+    def touch(self, digest: Digest) -> None:
+        """Note that `digest` was used now."""
+        self._used[digest] = time.time()
+
+    def add_used(self, used: Mapping[Digest, float]) -> None:
+        """Note what another process used, and when, in seconds since the epoch."""
+        self._used.update(used)
+
+    def take_used(self) -> Mapping[Digest, float]:
+        """Return the digests used since the last call, with when, in seconds since the epoch."""
+        used, self._used = self._used, {}
+        return used
+
+    def repositories(self) -> list[str]:
+        """Return the names of all repositories that something is held of, sorted. Blocks."""
+        names = {key for key, record in list(self._unwritten.items()) if record is not None}
+        found = {key[2:].rpartition("@")[0] for key in names if key.startswith("l:")}
+        if self._repositories is not None:
+            found.update(self._repositories.keys())
+        return sorted(name for name in found if "/" in name)
+
+    def remember(self, rows: Mapping[str, Record | None]) -> None:
+        """Show rows at once; None stands for a row that is gone. They wait to be written."""
+        with self._lock:
+            self._unwritten.update(rows)
+        for key, record in rows.items():
+            if record is None:
+                self._recent.drop(key)
+            else:
+                self._recent.put(key, record)
+
+    def write(self, rows: Mapping[str, Record | None], position: str, repositories: set[str]) -> None:
+        """Write rows to the index, with the journal's position that they stand for. Blocks; one thread.
+
+        Raises:
+            sqlite3.Error: nothing was written.
+        """
+        if self._records is None or self._repositories is None:
+            self.open()
+        assert self._records is not None
+        assert self._repositories is not None
+        self._repositories.write(dict.fromkeys(repositories, b""))
+        encoded = {key: None if row is None else msgspec.msgpack.encode(row, enc_hook=str) for key, row in rows.items()}
+        self._records.write({**encoded, "journal": position.encode()})
+        with self._lock:
+            for key, row in rows.items():
+                if self._unwritten.get(key) is row:
+                    self._unwritten.pop(key, None)
+
+    def written_link(self, key: str) -> Link | None:
+        """Return the link that the index itself holds under a row's key. Blocks."""
+        return self._read(key, Link)
+
+    @property
+    def position(self) -> str:
+        """The journal's position that the index stands for; empty if it has none."""
+        value = self._records.get("journal") if self._records is not None else None
+        return (value or b"").decode(errors="replace")
+
+    def remove_index(self) -> None:
+        """Delete the index, to be built anew."""
+        self.close()
+        Index.remove(self._path)
+        self.is_damaged = False
+
+    def _record(self, key: str, kind: type[_Kind]) -> _Kind | None:
+        record = self._recent.get(key)
+        if record is None:
+            if key in self._unwritten:
+                record = self._unwritten[key]
+            else:
+                record = self._read(key, kind)
+                if record is not None and (self._remembers_tags or kind is Link):
+                    self._recent.put(key, record)
+        return record if isinstance(record, kind) else None
+
+    def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
+        records = self._records
+        if records is None:
+            return None
+        try:
+            value = records.get(key)
+            return None if value is None else msgspec.msgpack.decode(value, type=kind, dec_hook=revive)
+        except (sqlite3.Error, msgspec.DecodeError):
+            # A damaged index is a miss now, and is rebuilt by the hub.
+            self.is_damaged = True
+            return None

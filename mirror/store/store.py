@@ -1,0 +1,202 @@
+"""The store as its one owner, the hub, uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import uuid
+from concurrent.futures import Executor
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from mirror import config
+from mirror.oci.digest import Digest
+from mirror.oci.errors import LayoverError
+from mirror.oci.reference import Repository, Tag
+from mirror.store.journal import Journal
+from mirror.store.partial import Partial, clear_leftovers
+from mirror.store.records import Entry, Link, Linked, TagDropped, TagSet, TagState
+from mirror.store.recovery import Recovery, rows_of
+from mirror.store.room import Room
+from mirror.store.shelf import Shelf
+from mirror.store.usage import Usage
+from mirror.store.writer import Change, Writer
+
+FORMAT = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class StoreError(LayoverError):
+    """The store cannot be used; the text names the folder and what to do."""
+
+
+class _Format(msgspec.Struct, frozen=True):
+    version: int
+
+
+class Store:
+    """Content, partial files, room, and what must survive the index; changed by one event loop."""
+
+    def __init__(self, settings: config.StoreSettings, disk: Executor) -> None:
+        """Describe the store at `settings.path`; `disk` is the pool in which it blocks."""
+        self.path = settings.path
+        self.shelf = Shelf(settings.path, remembers_tags=True)
+        self.content = self.shelf.content
+        self.disk = disk
+        self.room: Room
+        self.objects = {"manifest": 0, "blob": 0}
+        self._settings = settings
+        self._log = structlog.get_logger("layover.store")
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._usage = Usage(self.shelf, disk)
+        self._boot_id = uuid.uuid4().hex
+        self._lock = -1
+        self._journal: Journal
+        self._writer: Writer
+
+    def open(self) -> None:
+        """Take the store over, whatever state it is in. Blocks.
+
+        Raises:
+            StoreError: another process owns it, a newer release made it, or the folder cannot be used.
+        """
+        try:
+            self._take_lock()
+            self._check_format()
+            self._recover()
+        except OSError as error:
+            raise StoreError(f"store.path {self.path}: cannot be used: {error.strerror or error}") from None
+
+    def _take_lock(self) -> None:
+        for name in ("content", "partial", "index"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"store.path {self.path}: is in use by another Layover; stop it, or give this one its own path"
+            ) from None
+
+    def _check_format(self) -> None:
+        file = self.path / "format"
+        try:
+            found = msgspec.json.decode(file.read_bytes(), type=_Format).version
+        except (FileNotFoundError, msgspec.DecodeError):
+            with contextlib.suppress(OSError):  # a full disk: the next start writes it
+                file.write_bytes(msgspec.json.encode(_Format(FORMAT)))
+            return
+        if found > FORMAT:
+            raise StoreError(
+                f"store.path {self.path}: has format {found}, this release knows {FORMAT}; run the newer release"
+            )
+
+    def _recover(self) -> None:
+        with contextlib.suppress(OSError):
+            self._boot_id = _BOOT_ID.read_text().strip()
+        self._journal = Journal(self.path / "journal")
+        recovery = Recovery(self._journal, self.shelf)
+        try:
+            recovery.run()
+        except (OSError, sqlite3.Error) as error:
+            # Tags and links stay in the journal and in memory until the index can be written again.
+            self._log.error("the index cannot be used", error=str(error))
+        used = clear_leftovers(self.path / "partial")
+        total = 0
+        for size in self.content.scan():
+            used += size
+            total += 1
+        linked = {
+            entry.digest for entry in self._journal.replay(None) if isinstance(entry, Linked) and entry.link.media_type
+        }
+        manifests = sum(1 for digest in linked if self.content.size(digest) is not None)
+        self.objects = {"manifest": manifests, "blob": total - manifests}
+        self.room = Room(self.path, self._settings.size, self._settings.min_free, used)
+        self._writer = Writer(self._journal, self.shelf, recovery)
+
+    def start(self) -> None:
+        """Start the threads and tasks that write in the background."""
+        self._writer.start()
+        self._usage.start()
+
+    async def close(self) -> None:
+        """Write what waits, and give the store up."""
+        if self._publishing:
+            await asyncio.wait(self._publishing)
+        await self._usage.close()
+        await asyncio.get_running_loop().run_in_executor(self.disk, self._writer.close)
+        self.shelf.close()
+        self._journal.close()
+        os.close(self._lock)
+
+    def set_tag(self, repository: Repository, tag: Tag, state: TagState) -> bool:
+        """Remember where a tag points; False, and nothing changed, if what is known is of a later check."""
+        known = self.shelf.tag(repository, tag)
+        if known is not None and known.checked_at > state.checked_at:
+            return False
+        entry = TagSet(str(repository), tag, state)
+        moved = known is None or known.digest != state.digest or known.media_type != state.media_type
+        self._change(repository, entry, None, survives=moved)
+        return True
+
+    def drop_tag(self, repository: Repository, tag: Tag) -> None:
+        """Forget a tag."""
+        self._change(repository, TagDropped(str(repository), tag), None, survives=True)
+
+    def link(self, repository: Repository, digest: Digest, link: Link, body: bytes | None = None) -> None:
+        """Let a digest be served under a repository; with a manifest's `body`, what it refers to as well."""
+        known = self.shelf.link(repository, digest)
+        link = link.merged(known)
+        if link != known or body is not None:
+            self._change(repository, Linked(str(repository), digest, link), body, survives=True)
+
+    def keep_manifest(self, repository: Repository, digest: Digest, media_type: str, body: bytes) -> None:
+        """Keep a verified manifest and link it: in memory at once, on disk soon, unless the disk is full."""
+        self.shelf.keep_hot(digest, body)
+        self.link(repository, digest, Link(media_type, False, len(body)), body)
+        if self.content.size(digest) is None:
+            task = asyncio.create_task(self._publish_manifest(digest, body))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    def partial(self, digest: Digest) -> Partial:
+        """Return the partial file of `digest`. Blocks.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        return Partial(self.path / "partial", digest, self._boot_id)
+
+    def _change(self, repository: Repository, entry: Entry, body: bytes | None, *, survives: bool) -> None:
+        rows = {}
+        for key, row in rows_of(entry, body):
+            known = self.shelf.known_link(key) if isinstance(row, Link) else None
+            merged = row.merged(known) if isinstance(row, Link) else row
+            if merged != known or merged is None:
+                rows[key] = merged
+        if rows:
+            self._writer.put(Change((entry,) if survives else (), rows, str(repository)))
+
+    async def _publish_manifest(self, digest: Digest, body: bytes) -> None:
+        if not self.room.claim(len(body)):
+            return
+        fresh = self.path / "partial" / f"{uuid.uuid4().hex}.manifest"
+
+        def publish() -> None:
+            fresh.write_bytes(body)
+            self.content.publish(fresh, digest)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self.disk, publish)
+        except OSError as error:
+            self.room.unclaim(len(body))
+            self._log.error("a manifest cannot be stored", digest=digest, error=str(error))
+            await asyncio.get_running_loop().run_in_executor(self.disk, lambda: fresh.unlink(missing_ok=True))
+            return
+        self.room.spend(len(body))
+        self.objects["manifest"] += 1

@@ -1,0 +1,1 @@
+"""The test suite: mirrors `mirror/`, plus real upstreams, real clients, chaos, conformance and benchmarks."""

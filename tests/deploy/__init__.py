@@ -1,0 +1,1 @@
+"""What is shipped for running the mirror: images, units, samples and dashboards."""

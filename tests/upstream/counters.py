@@ -1,0 +1,156 @@
+"""What the server was asked and what it really sent, exact to the byte and safe to read from any thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tests.upstream.routes import Origin, Route
+
+_ESTABLISHED = 1
+
+
+class Received(NamedTuple):
+    """One request as it came in. `path` is the raw request target, its query included."""
+
+    origin: Origin
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class Span(NamedTuple):
+    """A half-open range of bytes of a blob."""
+
+    start: int
+    end: int
+
+
+class Answer:
+    """One blob answer while it is being sent; every byte the kernel took is counted at the moment it did."""
+
+    def __init__(self, lock: threading.Lock, connection: socket.socket, promised: Span) -> None:
+        self._lock = lock
+        self._connection = connection
+        self._promised = promised
+        self._sent = 0
+        self._open = True
+
+    @property
+    def sent(self) -> Span:
+        """Return the bytes of the blob that were handed to the socket so far."""
+        return Span(self._promised.start, min(self._promised.start + self._sent, self._promised.end))
+
+    @property
+    def missing(self) -> Span:
+        """Return what this answer still owes; empty once it ended or its client went away."""
+        return Span(self.sent.end, self._promised.end if self._open and self._connected() else self.sent.end)
+
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        """Hand up to `count` bytes of an open file to the socket; BlockingIOError when it takes none now."""
+        with self._lock:
+            taken = os.sendfile(self._connection.fileno(), file, offset, count)
+            self._sent += taken
+        return taken
+
+    def end(self) -> None:
+        """Mark the answer as ended. The server calls it before it closes the connection."""
+        self._open = False
+
+    def _connected(self) -> bool:
+        try:
+            state = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return False
+        return bool(struct.unpack("B", state)[0] == _ESTABLISHED)
+
+
+class Counters:
+    """Every request received and every blob byte sent since the start or the last `clear()`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: list[tuple[Route, Received]] = []
+        self._answers: dict[str, list[Answer]] = {}
+        self._shared: dict[str, list[Span]] = {}
+
+    def requests(
+        self,
+        method: str | None = None,
+        kind: str | None = None,
+        repository: str | None = None,
+        digest: str | None = None,
+    ) -> int:
+        """Return how many requests matched every given filter; blob requests sent to the CDN have the kind `cdn`."""
+        with self._lock:
+            return sum(
+                (method is None or received.method == method)
+                and (kind is None or route.kind == kind)
+                and (repository is None or route.repository == repository)
+                and (digest is None or route.digest == digest)
+                for route, received in self._requests
+            )
+
+    def sent(self, digest: str) -> int:
+        """Return the body bytes of this blob that were handed to sockets, by both origins and all answers."""
+        return sum(end - start for start, end in self.spans(digest))
+
+    def spans(self, digest: str) -> list[Span]:
+        """Return the range of bytes really sent by each answer for this blob, in the order they began."""
+        with self._lock:
+            return [answer.sent for answer in self._answers.get(digest, [])]
+
+    def overlaps(self, digest: str) -> int:
+        """Return how many bytes were sent more than once, or owed by one answer while another began to send them."""
+        spans = self.spans(digest)
+        repeated = [
+            Span(max(one.start, two.start), min(one.end, two.end))
+            for index, one in enumerate(spans)
+            for two in spans[:index]
+        ]
+        with self._lock:
+            shared = list(self._shared.get(digest, []))
+        return _union(repeated + shared)
+
+    @property
+    def headers(self) -> list[Received]:
+        """Return every request received, in order, with its headers."""
+        with self._lock:
+            return [received for _, received in self._requests]
+
+    def clear(self) -> None:
+        """Forget everything counted so far; answers still being sent are no longer counted."""
+        with self._lock:
+            self._requests.clear()
+            self._answers.clear()
+            self._shared.clear()
+
+    def record(self, route: Route, received: Received) -> None:
+        """Count one request, before anything is answered."""
+        with self._lock:
+            self._requests.append((route, received))
+
+    def answer(self, digest: str, connection: socket.socket, promised: Span) -> Answer:
+        """Begin to count one blob answer, and what other open answers still owe of the same bytes."""
+        answer = Answer(self._lock, connection, promised)
+        with self._lock:
+            others = self._answers.setdefault(digest, [])
+            owed = [other.missing for other in others]
+            shared = [Span(max(promised.start, span.start), min(promised.end, span.end)) for span in owed]
+            self._shared.setdefault(digest, []).extend(span for span in shared if span.start < span.end)
+            others.append(answer)
+        return answer
+
+
+def _union(spans: list[Span]) -> int:
+    """Return how many bytes the spans cover together."""
+    covered = 0
+    reached = 0
+    for start, end in sorted(spans):
+        covered += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered

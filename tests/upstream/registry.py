@@ -1,0 +1,127 @@
+"""The server's front: every request is counted, then spoiled as the dials say, then answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from tests.upstream.blobs import Blobs
+from tests.upstream.challenges import Gatekeeper
+from tests.upstream.counters import Received
+from tests.upstream.listings import Listings
+from tests.upstream.manifests import Manifests
+from tests.upstream.problems import failure_answer, problem
+from tests.upstream.redirects import Redirects
+from tests.upstream.routes import Kind, Origin, Route, parse
+from tests.upstream.site import Site
+from tests.upstream.tokens import Tokens
+from tests.upstream.uploads import Uploads
+
+Answerer = Callable[[web.BaseRequest, Route], Coroutine[Any, Any, web.StreamResponse]]
+
+_QUOTA_TEXT = (
+    "You have reached your unauthenticated pull rate limit. "
+    "Authenticate, or wait; the limit is counted over six hours for each address."
+)
+
+
+class Registry:
+    """Answers on both origins."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        redirects = Redirects(site)
+        tokens = Tokens(site)
+        blobs = Blobs(site, redirects)
+        listings = Listings(site)
+        self._gatekeeper = Gatekeeper(site, tokens)
+        self._writable: dict[Kind, Answerer] = {
+            "manifest": Manifests(site, redirects).answer,
+            "upload": Uploads(site).answer,
+            "token": tokens.answer,
+        }
+        self._readable: dict[Kind, Answerer] = {
+            "blob": blobs.registry,
+            "cdn": blobs.storage,
+            "tags": listings.tags,
+            "referrers": listings.referrers,
+            "ping": _ping,
+            "other": listings.elsewhere,
+        }
+
+    async def answer(self, request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
+        """Answer one request."""
+        route = parse(origin, request.raw_path.partition("?")[0])
+        received = Received(origin, request.method, request.raw_path, request.headers.copy())
+        self._site.counters.record(route, received)
+        await self._delay(route)
+        response: web.StreamResponse | None = self._refusal(request, route)
+        if response is None:
+            if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            response = await self._dispatch(request, route)
+        if not response.prepared:
+            response.headers.update(self._marks(route))
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        if route.kind in self._writable:
+            return await self._writable[route.kind](request, route)
+        if request.method not in ("GET", "HEAD"):
+            return problem(405, "UNSUPPORTED", "no such method")
+        return await self._readable[route.kind](request, route)
+
+    async def _delay(self, route: Route) -> None:
+        dials = self._site.dials
+        if (route.kind in dials.black_hole or "*" in dials.black_hole) and dials.black_hole_times != 0:
+            if dials.black_hole_times is not None:
+                dials.black_hole_times -= 1
+            await asyncio.Event().wait()
+        seconds = dials.latency.get(route.kind, dials.latency.get("*", 0.0))
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    def _refusal(self, request: web.BaseRequest, route: Route) -> web.Response | None:
+        for failure in self._site.dials.failures:
+            if failure.matches(route.kind, request.method, route.repository, route.reference):
+                return failure_answer(failure, route.kind)
+        if route.origin == "cdn" or route.kind in ("token", "cdn", "other"):
+            return None
+        return (
+            self._gatekeeper.refusal(request, route)
+            or self._missing(request, route)
+            or self._over_quota(request, route)
+        )
+
+    def _missing(self, request: web.BaseRequest, route: Route) -> web.Response | None:
+        pulls = request.method in ("GET", "HEAD") and route.kind != "upload"
+        if pulls and route.repository and route.repository not in self._site.storage.repositories:
+            return self._gatekeeper.missing(request, route)
+        return None
+
+    def _over_quota(self, request: web.BaseRequest, route: Route) -> web.Response | None:
+        dials = self._site.dials
+        if dials.manifest_quota is None or route.kind != "manifest" or request.method != "GET":
+            return None
+        if dials.manifest_quota <= 0:
+            return problem(429, "TOOMANYREQUESTS", _QUOTA_TEXT)
+        dials.manifest_quota -= 1
+        return None
+
+    def _marks(self, route: Route) -> dict[str, str]:
+        """Return the headers that the dials add to an answer of this kind."""
+        dials = self._site.dials
+        marks = {} if dials.cookie is None else {"Set-Cookie": dials.cookie}
+        if dials.manifest_quota is not None and route.kind == "manifest":
+            marks["ratelimit-limit"] = f"{dials.manifest_quota_limit};w=21600"
+            marks["ratelimit-remaining"] = f"{dials.manifest_quota};w=21600"
+            marks["docker-ratelimit-source"] = "127.0.0.1"
+        return marks
+
+
+async def _ping(request: web.BaseRequest, route: Route) -> web.Response:
+    headers = {"Docker-Distribution-API-Version": "registry/2.0"}
+    return web.Response(text="{}", content_type="application/json", headers=headers)

@@ -1,0 +1,171 @@
+"""Bytes of a file on their way to a client, counted one by one, and every way in which that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.upstream.counters import Answer, Span
+from tests.upstream.site import Pace, Site
+
+_SLICE = 2**18
+
+
+class RawResponse(web.StreamResponse):
+    """Headers as given; the body, its length and its framing are the sender's own business."""
+
+    _length_check = False
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What one answer sends: `span` of the file; and `extra` zero bytes after it, beyond the announced length."""
+
+    path: Path
+    digest: str
+    span: Span
+    chunked: bool
+    close: bool
+    extra: int
+    faulty: bool
+    """Whether the dials for cuts, stalls and rates act on it."""
+
+
+class Sender:
+    """Sends transfers by sendfile on a duplicate of the connection's descriptor.
+
+    The duplicate lets the event loop watch it while aiohttp's transport keeps the original, so that each system call's
+    result can be counted, and an answer ends after exactly the byte it should.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def send(self, request: web.BaseRequest, response: RawResponse, transfer: Transfer) -> web.StreamResponse:
+        """Send headers and body; return once the kernel has all of it, or once the connection was cut."""
+        transport = request.transport
+        if transport is None:
+            return response
+        transport.set_write_buffer_limits(0)
+        writer = await response.prepare(request)
+        if writer is not None:
+            await writer.drain()
+        connection = transport.get_extra_info("socket").dup()
+        answer = self._site.counters.answer(transfer.digest, connection, transfer.span)
+        try:
+            complete = await self._body(connection, answer, transfer)
+        except (BrokenPipeError, ConnectionResetError):
+            complete = False
+        finally:
+            answer.end()
+            connection.close()
+        if not complete:
+            self._end(transport)
+        elif transfer.close or transfer.extra:
+            transport.write(bytes(transfer.extra))
+            transport.close()
+        return response
+
+    async def _body(self, connection: socket.socket, answer: Answer, transfer: Transfer) -> bool:
+        """Send the body; False when it was cut before its end."""
+        total = transfer.span.end - transfer.span.start
+        stop = self._stop(transfer, total)
+        stall = self._stall(transfer, total)
+        pace, sent = Pace(), 0
+        with transfer.path.open("rb") as file:
+            while sent < stop:
+                if stall is not None and sent >= stall:
+                    await self._wait()
+                    stall = None
+                target = min(stop, sent + self._slice(transfer), stop if stall is None else stall)
+                if transfer.chunked:
+                    await _write(connection, b"%x\r\n" % (target - sent))
+                await _send(connection, answer, file.fileno(), transfer.span.start + sent, target - sent)
+                if transfer.chunked:
+                    await _write(connection, b"\r\n")
+                await asyncio.sleep(0)
+                await self._slow(pace, target - sent, transfer)
+                sent = target
+        if stop == total and transfer.chunked:
+            await _write(connection, b"0\r\n\r\n")
+        return stop == total
+
+    def _stop(self, transfer: Transfer, total: int) -> int:
+        dials = self._site.dials
+        stop = total + min(0, dials.blob_extra) if transfer.faulty else total
+        if not transfer.faulty or dials.blob_cut is None or dials.blob_cut >= stop or dials.blob_cut_times == 0:
+            return max(0, stop)
+        if dials.blob_cut_times is not None:
+            dials.blob_cut_times -= 1
+        return dials.blob_cut
+
+    def _stall(self, transfer: Transfer, total: int) -> int | None:
+        dials = self._site.dials
+        if not transfer.faulty or dials.blob_stall is None or dials.blob_stall >= total or dials.blob_stall_times == 0:
+            return None
+        if dials.blob_stall_times is not None:
+            dials.blob_stall_times -= 1
+        return dials.blob_stall
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._site.release.wait(), self._site.dials.blob_stall_seconds)
+        except TimeoutError:
+            return
+
+    def _slice(self, transfer: Transfer) -> int:
+        dials = self._site.dials
+        rates = [rate for rate in (dials.blob_rate, dials.blob_rate_total) if rate is not None and transfer.faulty]
+        return max(1, min([_SLICE, *(rate // 50 for rate in rates)]))
+
+    async def _slow(self, pace: Pace, count: int, transfer: Transfer) -> None:
+        dials = self._site.dials
+        if transfer.faulty and dials.blob_rate is not None:
+            await pace.wait(count, dials.blob_rate)
+        if transfer.faulty and dials.blob_rate_total is not None:
+            await self._site.pace.wait(count, dials.blob_rate_total)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        if self._site.dials.blob_cut_reset:
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            transport.abort()
+        else:
+            transport.close()
+
+
+async def _send(connection: socket.socket, answer: Answer, file: int, offset: int, count: int) -> None:
+    """Hand exactly `count` bytes of the file to the socket."""
+    while count:
+        try:
+            taken = answer.send_file(file, offset, count)
+        except BlockingIOError:
+            await _writable(connection)
+            continue
+        if not taken:
+            raise OSError("the file ended before its size")
+        offset += taken
+        count -= taken
+
+
+async def _write(connection: socket.socket, data: bytes) -> None:
+    while data:
+        try:
+            data = data[connection.send(data) :]
+        except BlockingIOError:
+            await _writable(connection)
+
+
+async def _writable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(connection.fileno(), lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(connection.fileno())
