@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
 from mirror.admin import Admin
+from mirror.channel import HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.manifests import Manifests
-from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry
+from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
+from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
 from mirror.registry import Door
 from mirror.source.upstream import UpstreamClient, UpstreamListings, UpstreamManifests
-from mirror.store import Store
+from mirror.store import Shelf, Store
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _DNS_THREADS = 4
+_REPORT_SECONDS = 1.0
 
 
 class Pools:
@@ -43,6 +50,7 @@ class HubApp:
 
     def __init__(self, settings: Settings, pools: Pools) -> None:
         self._settings = settings
+        self._pools = pools
         self.registry = new_registry()
         metrics = HubMetrics(self.registry)
         self.store = Store(settings.store, pools.disk)
@@ -64,12 +72,76 @@ class HubApp:
         self.store.start()
         await self._client.open()
 
+    async def run(self, stopping: asyncio.Event, socket: Path) -> None:
+        """Answer the doors of other processes over `socket` until `stopping` is set.
+
+        Raises:
+            StoreError: the store cannot be used.
+            OSError: an address cannot be had.
+        """
+        asyncio.get_running_loop().set_default_executor(self._pools.names)
+        await self.start()
+        server = HubServer(self.hub, socket)
+        await server.start()
+        self.admin.set_ready(is_ready=True)
+        await stopping.wait()
+        self.admin.set_ready(is_ready=False)
+        await server.stop()
+        await self.stop()
+        self._pools.close()
+
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
         await self.hub.close()
         await self._client.close()
         await self.store.close()
         await self.admin.stop()
+
+
+class DoorApp:
+    """The answering half of a replica in a process of its own, its hub behind a Unix socket."""
+
+    def __init__(self, settings: Settings, socket: Path) -> None:
+        self._settings = settings
+        self._pools = Pools()
+        self._hub = RemoteHub(socket)
+        self._shelf = Shelf(settings.store.path, remembers_tags=False)
+        self._registry = new_registry()
+        self._name = f"{os.getpid()}-{time.time_ns()}"
+        pull = Pull(self._shelf, self._hub, settings.freshness)
+        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
+
+        Raises:
+            OSError: an address cannot be had.
+        """
+        asyncio.get_running_loop().set_default_executor(self._pools.names)
+        server = self._settings.server
+        await self._door.start(server.listen, shares_port=True)
+        reporting = asyncio.create_task(self._report_for_ever())
+        await stopping.wait()
+        await self._door.stop(server.shutdown_grace)
+        reporting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, RegistryError):
+            await reporting
+        with contextlib.suppress(RegistryError):
+            await self._report()
+        await self._hub.close()
+        self._shelf.close()
+        self._pools.close()
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            self._shelf.follow()
+            with contextlib.suppress(RegistryError):
+                await self._report()
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    async def _report(self) -> None:
+        used = self._shelf.take_used()
+        await self._hub.report(self._name, list(samples(self._registry)), used)
 
 
 class Replica:

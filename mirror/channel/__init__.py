@@ -6,6 +6,7 @@ May import: `observe`, `config`, `oci`. Callers may rely on: both transports beh
 hub is an error like any other, never a hang.
 """
 
+from mirror.channel.client import RemoteHub
 from mirror.channel.protocol import (
     BlobFound,
     Body,
@@ -18,5 +19,19 @@ from mirror.channel.protocol import (
     Unstored,
     Whole,
 )
+from mirror.channel.server import HubServer
 
-__all__ = ["BlobFound", "Body", "Filling", "Hub", "Listing", "ManifestFound", "Progress", "Stream", "Unstored", "Whole"]
+__all__ = [
+    "BlobFound",
+    "Body",
+    "Filling",
+    "Hub",
+    "HubServer",
+    "Listing",
+    "ManifestFound",
+    "Progress",
+    "RemoteHub",
+    "Stream",
+    "Unstored",
+    "Whole",
+]

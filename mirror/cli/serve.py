@@ -28,5 +28,4 @@ def run(arguments: argparse.Namespace) -> int:
     from mirror.workers import serve
 
     logs.set_up(settings.log)
-    serve(settings)
-    return 0
+    return serve(settings)

@@ -20,7 +20,7 @@ DEFAULT_FILE = Path("/etc/layover/layover.toml")
 _PREFIX = "LAYOVER_"
 _PATH_IN_MESSAGE = re.compile(r" - at `\$\.?([^`]*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
-_LISTS = frozenset({"server.listen", "access.allow", "access.deny"})
+_JSON = frozenset({"server.listen", "server.workers", "access.allow", "access.deny"})
 
 Tree = dict[str, Any]
 
@@ -77,7 +77,7 @@ def _apply_variable(tree: Tree, name: str, text: str, origins: dict[str, str]) -
     keys = name.removeprefix(_PREFIX).lower().split("__")
     path = ".".join(keys)
     value: Any = text
-    if path in PLANNED or path in _LISTS or path == "upstreams":
+    if path in PLANNED or path in _JSON or path == "upstreams":
         value = _json_or_text(name, text)
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: tuple[Address, ...] = (Address("0.0.0.0", 5000),)  # noqa: S104 - a mirror is there for other machines
     admin_listen: Address = Address("127.0.0.1", 5001)
+    # One door in the hub's process for 0 and 1, else so many doors in processes of their own.
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     shutdown_grace: Duration = Duration(30)
 
 
@@ -66,7 +68,6 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "server.admin_token": ("",),
         "server.admin_token_file": ("",),
-        "server.workers": (0, 1),
         "server.tls.certificate": ("",),
         "server.tls.key": ("",),
         "server.tls.key_file": ("",),

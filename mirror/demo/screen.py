@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from mirror.demo.client import Pulled, Watch
@@ -44,7 +43,7 @@ class Screen:
         if not self._console.is_terminal:
             yield lambda _digest, _received, _size: None
             return
-        columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(binary_units=True))
         with Progress(*columns, console=self._console) as progress:
             bars: dict[Digest, TaskID] = {}
 
@@ -59,7 +58,7 @@ class Screen:
         """Show one finished pull in a line."""
         pulled = chapter.pulled
         self.say(
-            f"   {decimal(pulled.size)} in {pulled.seconds:.2f} s, all {pulled.digests} digests verified; "
+            f"   {_mebibytes(pulled.size)} in {pulled.seconds:.2f} s, all {pulled.digests} digests verified; "
             f"the tag: {pulled.cache_status}"
         )
 
@@ -70,6 +69,10 @@ class Screen:
         for column in ("time", "pulled", "requests", "bytes sent"):
             table.add_column(column, justify="right")
         for title, pulled, cost in chapters:
-            asked = ("-", "-") if cost is None else (str(cost.requests), decimal(cost.sent))
-            table.add_row(title, f"{pulled.seconds:.2f} s", decimal(pulled.size), *asked)
+            asked = ("-", "-") if cost is None else (str(cost.requests), _mebibytes(cost.sent))
+            table.add_row(title, f"{pulled.seconds:.2f} s", _mebibytes(pulled.size), *asked)
         self._console.print(table)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

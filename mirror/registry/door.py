@@ -42,8 +42,8 @@ class Door:
         self._servers: list[asyncio.Server] = []
         self._protocol: _Server
 
-    async def start(self, addresses: Sequence[Address]) -> None:
-        """Listen.
+    async def start(self, addresses: Sequence[Address], *, shares_port: bool = False) -> None:
+        """Listen, on a port shared with other doors if `shares_port`.
 
         Raises:
             OSError: an address cannot be had.
@@ -58,7 +58,9 @@ class Door:
         )
         loop = asyncio.get_running_loop()
         for address in addresses:
-            server = await loop.create_server(self._protocol, address.host, address.port, backlog=_BACKLOG)
+            server = await loop.create_server(
+                self._protocol, address.host, address.port, backlog=_BACKLOG, reuse_port=shares_port or None
+            )
             self._servers.append(server)
 
     async def stop(self, grace: float) -> None:
@@ -147,8 +149,8 @@ class _Connection(RequestHandler):
                 "this method is not supported: this mirror only serves pulls",
             )
         elif isinstance(exc, LineTooLong):
-            in_head = "header" in str(exc.args[0] if exc.args else "").lower()
-            status, text = (431, "a header is too long") if in_head else (414, "the path is too long")
+            in_line = _LONGEST_LINE in exc.args
+            status, text = (414, "the path is too long") if in_line else (431, "a header is too long")
         elif status < 500:
             text = "the request is not HTTP that this mirror understands"
         else:

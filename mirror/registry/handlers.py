@@ -72,7 +72,11 @@ class Handlers:
             return Answer(web.Response(status=304, headers=headers), found.status.outcome, 0)
         body, status = found.body, 200
         ranges = asked.get("Range")
-        if ranges is not None and responses.ranges_apply(asked.get("If-Range"), found.digest):
+        if (
+            ranges is not None
+            and request.method == "GET"
+            and responses.ranges_apply(asked.get("If-Range"), found.digest)
+        ):
             status, body = _cut(ranges, body, headers)
         response = web.Response(body=body, status=status, headers=headers)
         return Answer(response, found.status.outcome, 0 if request.method == "HEAD" else len(body))

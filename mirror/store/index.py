@@ -10,6 +10,7 @@ from typing import Any
 
 import diskcache
 
+DATABASE = "cache.db"
 _HUGE = 2**62
 
 
@@ -55,14 +56,15 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
 class Index:
     """Text → bytes on disk. Reads from any thread; writes from one."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the index, making it if there is none.
+    def __init__(self, path: Path, *, checks: bool) -> None:
+        """Open the index, making it if there is none; `checks` reads all of it first.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the folder cannot be made.
         """
-        self._check(path / "cache.db")
+        if checks:
+            self._check(path / DATABASE)
         self._cache = diskcache.Cache(
             str(path), disk=PlainDisk, eviction_policy="none", cull_limit=0, size_limit=_HUGE, statistics=0, timeout=5
         )

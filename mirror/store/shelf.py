@@ -14,7 +14,7 @@ import msgspec
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.store.content import Content
-from mirror.store.index import Index
+from mirror.store.index import DATABASE, Index
 from mirror.store.recent import Recent
 from mirror.store.records import Link, TagState, link_key, revive, tag_key
 
@@ -41,17 +41,30 @@ class Shelf:
         self._unwritten: dict[str, Record | None] = {}
         self._lock = threading.Lock()
         self._used: dict[Digest, float] = {}
+        self._file = 0
         self.is_damaged = False
 
-    def open(self) -> None:
-        """Open the index.
+    def open(self, *, checks: bool = True) -> None:
+        """Open the index, making it if there is none; `checks` reads all of it first.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the disk is full or broken.
         """
-        self._records = Index(self._path / RECORDS)
-        self._repositories = Index(self._path / REPOSITORIES)
+        self._records = Index(self._path / RECORDS, checks=checks)
+        self._repositories = Index(self._path / REPOSITORIES, checks=checks)
+
+    def follow(self) -> None:
+        """Open the index that the hub's process keeps, once there is one, and each that takes its place."""
+        try:
+            file = (self._path / RECORDS / DATABASE).stat().st_ino
+            if file != self._file:
+                self.close()
+                self.open(checks=False)
+                self._file = file
+        except (OSError, sqlite3.Error):
+            # The hub is only just making it; until then it is asked for everything.
+            self.close()
 
     def close(self) -> None:
         """Close the index."""

@@ -23,14 +23,15 @@ class Demo:
         self.folder = folder / "temporary"
         self.folder.mkdir()
         self._output = folder / "output"
-        self._process = subprocess.Popen(
-            (sys.executable, "-m", "mirror", "demo"),
-            env={**os.environ, "TMPDIR": str(self.folder), "LAYOVER_STORE__SIZE": "nonsense"},
-            stdin=subprocess.DEVNULL,
-            stdout=self._output.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                (sys.executable, "-m", "mirror", "demo"),
+                env={**os.environ, "TMPDIR": str(self.folder), "LAYOVER_STORE__SIZE": "nonsense"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def output(self) -> str:
@@ -90,7 +91,7 @@ def test_tells_its_story__to_the_end(demo: Demo) -> None:
         if len(cells := [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]) == 5
     }
     assert int(rows["cold"][2]) > 0
-    assert rows["warm"][2:] == ["0", "0 bytes"]
+    assert rows["warm"][2:] == ["0", "0.0 MiB"]
     assert rows["registry gone"][1] == rows["cold"][1]
     assert demo.survivors() == []
     assert list(demo.folder.iterdir()) == []

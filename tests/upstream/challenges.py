@@ -53,7 +53,7 @@ class Gatekeeper:
     ) -> web.Response:
         dials = self._site.dials
         answer = problem(401, "UNAUTHORIZED", "authentication required")
-        if not dials.challenge:
+        if not dials.challenge or (verdict == "expired" and not dials.expired_challenge):
             return answer
         realm = self._site.registry_url if dials.challenge_realm == "own" else self._site.cdn_url
         realm = f"{realm}/token"

@@ -25,7 +25,7 @@ class Control:
     """The control API.
 
     `GET`, `PATCH` and `DELETE dials`: look, change the fields named, reset. `GET counters?method=&kind=&repository=
-    &digest=`: how many requests, and for a digest also the bytes `sent`, the `spans` and the `overlaps`; `DELETE
+    &digest=`: how many `requests`, the blob bytes `sent`, and for a digest its `spans` and `overlaps`; `DELETE
     counters`: clear. `GET headers`: every request received. `POST push_image`, `push_random_blob` with the arguments
     of the methods of `Upstream`; `POST release`, `pause`, `resume`. Use the control port for those two: a pause ends
     what came in by the registry's own.
@@ -80,9 +80,9 @@ class Control:
 
     def _counters(self, arguments: Arguments) -> object:
         counters = self._upstream.counters
-        result: dict[str, object] = {"requests": counters.requests(**arguments)}
-        if digest := arguments.get("digest"):
-            result["sent"] = counters.sent(digest)
+        digest = arguments.get("digest")
+        result: dict[str, object] = {"requests": counters.requests(**arguments), "sent": counters.sent(digest)}
+        if digest is not None:
             result["spans"] = counters.spans(digest)
             result["overlaps"] = counters.overlaps(digest)
         return result

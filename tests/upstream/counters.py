@@ -51,11 +51,21 @@ class Answer:
         return Span(self.sent.end, self._promised.end if self._open and self._connected() else self.sent.end)
 
     def send_file(self, file: int, offset: int, count: int) -> int:
-        """Hand up to `count` bytes of an open file to the socket; BlockingIOError when it takes none now."""
+        """Hand up to `count` bytes of an open file to the socket; BlockingIOError when it takes none now.
+
+        BrokenPipeError as soon as the client closed its side: what its kernel would throw away is not sent.
+        """
         with self._lock:
+            if not self._connected():
+                raise BrokenPipeError
             taken = os.sendfile(self._connection.fileno(), file, offset, count)
             self._sent += taken
         return taken
+
+    def add(self, count: int) -> None:
+        """Count bytes that went another way than `send_file`."""
+        with self._lock:
+            self._sent += count
 
     def end(self) -> None:
         """Mark the answer as ended. The server calls it before it closes the connection."""
@@ -95,9 +105,11 @@ class Counters:
                 for route, received in self._requests
             )
 
-    def sent(self, digest: str) -> int:
-        """Return the body bytes of this blob that were handed to sockets, by both origins and all answers."""
-        return sum(end - start for start, end in self.spans(digest))
+    def sent(self, digest: str | None = None) -> int:
+        """Return the body bytes of this blob (None: of all blobs) that were handed to sockets, by both origins."""
+        with self._lock:
+            digests = list(self._answers) if digest is None else [digest]
+        return sum(end - start for one in digests for start, end in self.spans(one))
 
     def spans(self, digest: str) -> list[Span]:
         """Return the range of bytes really sent by each answer for this blob, in the order they began."""

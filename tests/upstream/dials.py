@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.upstream.routes import Kind
+from tests.upstream.routes import Kind, Origin
 
 
 @dataclass(slots=True)
@@ -59,6 +59,10 @@ class Dials:
     """Kinds of request that are accepted and never answered; "*" is all."""
     black_hole_times: int | None = None
     """How many requests fall into the hole; None: all."""
+    hang_up: set[str] = field(default_factory=set)
+    """Kinds of request that get no answer but the end of their connection; "*" is all."""
+    hang_up_times: int | None = None
+    """How many requests are hung up on; None: all."""
     cookie: str | None = None
     """A Set-Cookie header on every answer."""
     manifest_quota: int | None = None
@@ -69,6 +73,8 @@ class Dials:
     # Who is let in
     auth: Literal["none", "bearer", "basic"] = "none"
     """What the registry asks for; pushes too."""
+    auth_origins: set[Origin] = field(default_factory=lambda: {"registry"})
+    """Which origins ask for it on their `/v2/` paths (signed URLs never do)."""
     users: dict[str, str] = field(default_factory=dict)
     """User names and passwords."""
     anonymous: bool = True
@@ -101,6 +107,8 @@ class Dials:
     """More parameters, as written, ahead of the realm: `error="a \\"quoted\\" word",` for one."""
     challenge_realm: Literal["own", "foreign"] = "own"
     """Whether the realm is on the registry's origin or on the other origin."""
+    expired_challenge: bool = True
+    """Whether the 401 for a token that was once good has a challenge."""
     expired_realm: str | None = None
     """The realm in the challenge to a token that was once good (nvcr.io: a dead end)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 
 from aiohttp import web
 
@@ -23,8 +24,9 @@ class Listener:
     buffer is small: of the bytes counted as sent, few are still in a kernel when a client is killed.
     """
 
-    def __init__(self, handler: Handler, port: int) -> None:
+    def __init__(self, handler: Handler, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._tls = tls
         # Bound, and never listening: it keeps the port ours while the listener is closed.
         self._place = _bind(port)
         self.port: int = self._place.getsockname()[1]
@@ -47,6 +49,8 @@ class Listener:
         asyncio.get_running_loop().remove_reader(self._listening.fileno())
         self._listening.close()
         self._listening = None
+        for task in self._arriving if self._tls is not None else ():
+            task.cancel()
         await asyncio.gather(*self._arriving, return_exceptions=True)
         for connection in self._web.connections:
             if connection.transport is not None:
@@ -62,7 +66,8 @@ class Listener:
             connection, _ = listening.accept()
             connection.setblocking(False)
             loop = asyncio.get_running_loop()
-            task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(server, connection))
+            accepted = loop.connect_accepted_socket(server, connection, ssl=self._tls)
+            task: asyncio.Task[object] = loop.create_task(accepted)
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -26,7 +27,7 @@ class UpstreamProcess:
 
     def __init__(self) -> None:
         command = (sys.executable, "-m", "tests.upstream")
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the upstream's process did not start"
@@ -81,9 +82,10 @@ class UpstreamProcess:
         """Return how many requests matched; the filters are those of `Counters.requests`."""
         return int(self._ask("GET", f"counters?{urlencode(filters)}")["requests"])
 
-    def sent(self, digest: str) -> int:
-        """Return the body bytes of this blob that were handed to sockets."""
-        return int(self._ask("GET", f"counters?{urlencode({'digest': digest})}")["sent"])
+    def sent(self, digest: str | None = None) -> int:
+        """Do as `Counters.sent`."""
+        query = {} if digest is None else {"digest": digest}
+        return int(self._ask("GET", f"counters?{urlencode(query)}")["sent"])
 
     def spans(self, digest: str) -> list[tuple[int, int]]:
         """Return the range of bytes really sent by each answer for this blob."""

@@ -57,7 +57,7 @@ class Registry:
         route = parse(origin, request.raw_path.partition("?")[0])
         received = Received(origin, request.method, request.raw_path, request.headers.copy())
         self._site.counters.record(route, received)
-        await self._delay(route)
+        await self._delay(request, route)
         response: web.StreamResponse | None = self._refusal(request, route)
         if response is None:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
@@ -74,11 +74,16 @@ class Registry:
             return problem(405, "UNSUPPORTED", "no such method")
         return await self._readable[route.kind](request, route)
 
-    async def _delay(self, route: Route) -> None:
+    async def _delay(self, request: web.BaseRequest, route: Route) -> None:
         dials = self._site.dials
         if (route.kind in dials.black_hole or "*" in dials.black_hole) and dials.black_hole_times != 0:
             if dials.black_hole_times is not None:
                 dials.black_hole_times -= 1
+            await asyncio.Event().wait()
+        if (route.kind in dials.hang_up or "*" in dials.hang_up) and dials.hang_up_times != 0 and request.transport:
+            if dials.hang_up_times is not None:
+                dials.hang_up_times -= 1
+            request.transport.abort()
             await asyncio.Event().wait()
         seconds = dials.latency.get(route.kind, dials.latency.get("*", 0.0))
         if seconds:

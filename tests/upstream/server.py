@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,10 +30,13 @@ class Upstream:
     """A registry on loopback, and a second origin that blobs are redirected to when the dials say so.
 
     It starts at once; `with` stops it. Every method may be called from any thread but the server's own. With a
-    control port (0: any free one) the dials can be turned from another process, by the paths of `Control`.
+    control port (0: any free one) the dials can be turned from another process, by the paths of `Control`. With a
+    certificate (a PEM file with its key) both origins speak TLS.
     """
 
-    def __init__(self, port: int = 0, cdn_port: int = 0, control_port: int | None = None) -> None:
+    def __init__(
+        self, port: int = 0, cdn_port: int = 0, control_port: int | None = None, certificate: Path | None = None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
@@ -44,16 +49,21 @@ class Upstream:
             handler = control.before(handler)
             self._control = Listener(control.answer, control_port)
             self._run(self._control.open())
-        self._listeners = [Listener(handler, port), Listener(_handler(registry, "cdn"), cdn_port)]
+        tls = None
+        if certificate is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(certificate)
+        self._listeners = [Listener(handler, port, tls), Listener(_handler(registry, "cdn"), cdn_port, tls)]
         self._images = ImageFactory(self._site.storage)
-        self.url = self._site.registry_url = f"http://{ADDRESS}:{self._listeners[0].port}"
-        self.cdn_url = self._site.cdn_url = f"http://{ADDRESS}:{self._listeners[1].port}"
+        scheme = "https" if tls else "http"
+        self.url = self._site.registry_url = f"{scheme}://{ADDRESS}:{self._listeners[0].port}"
+        self.cdn_url = self._site.cdn_url = f"{scheme}://{ADDRESS}:{self._listeners[1].port}"
         self.resume()
 
     @property
     def address(self) -> str:
         """Return host and port, as an image reference needs them."""
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def control_url(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -86,7 +87,7 @@ class Storage:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="upstream-")
         self._root = Path(self._folder.name)
-        self._names = 0
+        self._names = itertools.count(1)
         self._variants: dict[tuple[str, str], Path] = {}
         self.repositories: dict[str, Repository] = {}
 
@@ -191,5 +192,4 @@ class Storage:
         return path, True
 
     def _fresh(self) -> Path:
-        self._names += 1
-        return self._root / f"file-{self._names}"
+        return self._root / f"file-{next(self._names)}"

@@ -16,7 +16,7 @@ import pytest
 
 from tests.programs import require
 from tests.upstream import Upstream, UpstreamProcess
-from tests.upstream.wire import ask, dial
+from tests.upstream.exchange import ask, dial
 
 MIB = 2**20
 

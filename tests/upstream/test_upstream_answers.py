@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.upstream import Failure, Upstream
-from tests.upstream.wire import Reply, ask, dial
+from tests.upstream.exchange import Reply, ask, dial
 
 
 class TestManifestDials:

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from tests.upstream import Upstream
-from tests.upstream.wire import ask
+from tests.upstream.exchange import ask
 
 MIB = 2**20
 

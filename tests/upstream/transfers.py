@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.upstream.counters import Answer, Span
+from tests.upstream.counters import Span
+from tests.upstream.pipes import Pipe, PlainPipe, SecurePipe
 from tests.upstream.site import Pace, Site
 
 _SLICE = 2**18
@@ -37,11 +38,7 @@ class Transfer:
 
 
 class Sender:
-    """Sends transfers by sendfile on a duplicate of the connection's descriptor.
-
-    The duplicate lets the event loop watch it while aiohttp's transport keeps the original, so that each system call's
-    result can be counted, and an answer ends after exactly the byte it should.
-    """
+    """Sends transfers; an answer ends after exactly the byte that it should."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -53,12 +50,15 @@ class Sender:
             return response
         transport.set_write_buffer_limits(0)
         writer = await response.prepare(request)
-        if writer is not None:
-            await writer.drain()
+        if writer is None:
+            return response
+        await writer.drain()
         connection = transport.get_extra_info("socket").dup()
         answer = self._site.counters.answer(transfer.digest, connection, transfer.span)
+        secure = transport.get_extra_info("sslcontext") is not None
+        pipe = SecurePipe(transport, writer, answer) if secure else PlainPipe(connection, answer)
         try:
-            complete = await self._body(connection, answer, transfer)
+            complete = await self._body(pipe, transfer)
         except (BrokenPipeError, ConnectionResetError):
             complete = False
         finally:
@@ -71,7 +71,7 @@ class Sender:
             transport.close()
         return response
 
-    async def _body(self, connection: socket.socket, answer: Answer, transfer: Transfer) -> bool:
+    async def _body(self, pipe: Pipe, transfer: Transfer) -> bool:
         """Send the body; False when it was cut before its end."""
         total = transfer.span.end - transfer.span.start
         stop = self._stop(transfer, total)
@@ -84,15 +84,15 @@ class Sender:
                     stall = None
                 target = min(stop, sent + self._slice(transfer), stop if stall is None else stall)
                 if transfer.chunked:
-                    await _write(connection, b"%x\r\n" % (target - sent))
-                await _send(connection, answer, file.fileno(), transfer.span.start + sent, target - sent)
+                    await pipe.write(b"%x\r\n" % (target - sent))
+                await pipe.send(file.fileno(), transfer.span.start + sent, target - sent)
                 if transfer.chunked:
-                    await _write(connection, b"\r\n")
+                    await pipe.write(b"\r\n")
                 await asyncio.sleep(0)
                 await self._slow(pace, target - sent, transfer)
                 sent = target
         if stop == total and transfer.chunked:
-            await _write(connection, b"0\r\n\r\n")
+            await pipe.write(b"0\r\n\r\n")
         return stop == total
 
     def _stop(self, transfer: Transfer, total: int) -> int:
@@ -137,35 +137,3 @@ class Sender:
             transport.abort()
         else:
             transport.close()
-
-
-async def _send(connection: socket.socket, answer: Answer, file: int, offset: int, count: int) -> None:
-    """Hand exactly `count` bytes of the file to the socket."""
-    while count:
-        try:
-            taken = answer.send_file(file, offset, count)
-        except BlockingIOError:
-            await _writable(connection)
-            continue
-        if not taken:
-            raise OSError("the file ended before its size")
-        offset += taken
-        count -= taken
-
-
-async def _write(connection: socket.socket, data: bytes) -> None:
-    while data:
-        try:
-            data = data[connection.send(data) :]
-        except BlockingIOError:
-            await _writable(connection)
-
-
-async def _writable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(connection.fileno(), lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_writer(connection.fileno())

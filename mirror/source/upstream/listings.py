@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 from yarl import URL
 
 from mirror.channel import Listing
@@ -32,7 +33,10 @@ class UpstreamListings:
             RegistryError: the upstream does not know the repository, or failed.
         """
         ask = Ask(upstream, repository, "tags", "GET", _path("tags/list", query), ErrorCode.NAME_UNKNOWN)
-        return await self._page(ask, media_types.JSON)
+        page = await self._page(ask, media_types.JSON)
+        if page.body.lstrip()[:1] != b"{":
+            raise _failed(upstream, "answered with something that is no list of tags")
+        return msgspec.structs.replace(page, body=_without_null(page.body))
 
     async def referrers(self, upstream: Upstream, repository: Repository, digest: Digest, query: str) -> Listing:
         """Return a page of referrers.
@@ -54,9 +58,24 @@ class UpstreamListings:
         links, filters = answer.headers.getall("Link", []), answer.headers.get("OCI-Filters-Applied")
         body = await self._client.read(answer, ask, LONGEST_LISTING)
         if answer.status != 200:
-            text = f"upstream {ask.upstream.name} answered with status {answer.status}"
-            raise RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+            raise _failed(ask.upstream, f"answered with status {answer.status}")
         return Listing(body, media_type, _next_query(ask, links), filters)
+
+
+def _failed(upstream: Upstream, what: str) -> RegistryError:
+    text = f"upstream {upstream.name} {what}"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+
+
+def _without_null(body: bytes) -> bytes:
+    """Return a list of tags as it came, but for one that is null: clients expect a list."""
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body
+    if isinstance(document, dict) and document.get("tags", ()) is None:
+        return msgspec.json.encode({**document, "tags": []})
+    return body
 
 
 def _path(path: str, query: str) -> str:

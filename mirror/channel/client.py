@@ -1,0 +1,168 @@
+"""A door's end of the channel: the hub behind a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mirror.channel import wire
+from mirror.channel.protocol import BlobFound, Body, Listing, ManifestFound, Progress
+from mirror.observe.metrics import Sample
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.reference import Reference, Repository
+
+_PATIENCE_SECONDS = 5.0
+_RECONNECT_SECONDS = 0.05
+_Value = TypeVar("_Value")
+
+
+class HubLost(RegistryError):
+    """The hub's process has gone; its parent brings it back within a second or so."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, "the mirror's hub is restarting", failure=Failure.RESET, retry_after=1)
+
+
+class RemoteHub:
+    """Implements the channel's Protocol over one connection, made anew when it breaks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+        self._decoder = msgspec.msgpack.Decoder(wire.Reply)
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
+        """See `Hub`."""
+        return await self._call(wire.AskManifest(repository, reference), ManifestFound)
+
+    async def blob(self, repository: Repository, digest: Digest) -> Body:
+        """See `Hub`."""
+        return await self._call(wire.AskBlob(repository, digest), Body)  # type: ignore[arg-type]
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
+        """See `Hub`."""
+        return await self._call(wire.AskBlobSize(repository, digest), BlobFound)
+
+    async def progress(self, fill: int, offset: int) -> Progress:
+        """See `Hub`."""
+        try:
+            return await self._call(wire.AskProgress(fill, offset), Progress)
+        except HubLost:
+            return Progress(offset, is_forgotten=True)
+
+    async def stream(self, repository: Repository, digest: Digest, start: int) -> _RemoteStream:
+        """See `Hub`."""
+        opened = await self._call(wire.OpenStream(repository, digest, start), wire.StreamOpened)
+        return _RemoteStream(self, opened)
+
+    async def tags(self, repository: Repository, query: str) -> Listing:
+        """See `Hub`."""
+        return await self._call(wire.AskTags(repository, query), Listing)
+
+    async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
+        """See `Hub`."""
+        return await self._call(wire.AskReferrers(repository, digest, query), Listing)
+
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+        """See `Hub`."""
+        await self._call(wire.Report(door, list(samples), {str(key): when for key, when in used.items()}), type(None))
+
+    async def read(self, stream: int) -> wire.StreamRead:
+        """Return the next bytes of a stream."""
+        return await self._call(wire.ReadStream(stream), wire.StreamRead)
+
+    async def close_stream(self, stream: int) -> None:
+        """Tell the hub that a stream is no longer read."""
+        with contextlib.suppress(RegistryError):
+            await self._call(wire.CloseStream(stream), type(None))
+
+    async def _call(self, question: wire.Question, kind: type[_Value]) -> _Value:
+        number = next(self._numbers)
+        writer = await self._connected()
+        answered: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answered
+        try:
+            writer.write(wire.frame(wire.Call(number, question)))
+            await writer.drain()
+            value: _Value = msgspec.msgpack.decode(await answered, type=kind, dec_hook=wire.revive)
+            return value
+        except ConnectionError:
+            raise HubLost from None
+        except asyncio.CancelledError:
+            writer.write(wire.frame(wire.Cancel(number)))
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _connected(self) -> asyncio.StreamWriter:
+        """Return the connection, waiting a little for a hub that is coming back."""
+        async with self._connecting:
+            deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+            while self._writer is None:
+                try:
+                    reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**20)
+                    self._reading = asyncio.create_task(self._read(reader, self._writer))
+                except OSError:
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise HubLost from None
+                    await asyncio.sleep(_RECONNECT_SECONDS)
+            return self._writer
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (payload := await wire.read_frame(reader)) is not None:
+                self._take(payload)
+        finally:
+            self._writer = None
+            writer.close()
+            waiting, self._waiting = self._waiting, {}
+            for answered in waiting.values():
+                if not answered.done():
+                    answered.set_exception(HubLost())
+
+    def _take(self, payload: bytes) -> None:
+        reply = self._decoder.decode(payload)
+        answered = self._waiting.get(reply.number)
+        if answered is None or answered.done():
+            return
+        if reply.refusal is not None:
+            answered.set_exception(reply.refusal.revive())
+        else:
+            answered.set_result(reply.value)
+
+
+class _RemoteStream:
+    """A stream that the hub holds open for this door."""
+
+    def __init__(self, hub: RemoteHub, opened: wire.StreamOpened) -> None:
+        self._hub = hub
+        self._number = opened.stream
+        self.size = opened.size
+
+    async def read(self) -> bytes:
+        """See `Stream`."""
+        answer = await self._hub.read(self._number)
+        self.size = answer.size
+        return answer.data
+
+    async def close(self) -> None:
+        """See `Stream`."""
+        await self._hub.close_stream(self._number)
