@@ -68,7 +68,7 @@ class HubApp:
             OSError: the admin address cannot be had.
         """
         await self.admin.start(self._settings.server.admin_listen)
-        self.store.open()
+        await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
         await self._client.open()
 

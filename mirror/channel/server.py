@@ -121,17 +121,18 @@ class _Connection:
             case wire.AskReferrers(repository, digest, query):
                 value = await hub.referrers(repository, digest, query)
             case wire.Report(door, samples, used):
-                value = await hub.report(door, samples, {Digest(key): when for key, when in used.items()})
+                value = None
+                await hub.report(door, samples, {Digest(key): when for key, when in used.items()})
             case _:
                 value = await self._stream_step(question)
         return value
 
     async def _stream_step(self, question: wire.OpenStream | wire.ReadStream | wire.CloseStream) -> Any:
         if isinstance(question, wire.OpenStream):
-            stream = await self._hub.stream(question.repository, question.digest, question.start)
+            opened = await self._hub.stream(question.repository, question.digest, question.start)
             number = next(self._numbers)
-            self._streams[number] = stream
-            return wire.StreamOpened(number, stream.size)
+            self._streams[number] = opened
+            return wire.StreamOpened(number, opened.size)
         stream = self._streams.get(question.stream)
         if stream is None:
             raise RegistryError(ErrorCode.UNAVAILABLE, "the stream has ended", retry_after=1)

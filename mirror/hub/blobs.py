@@ -9,6 +9,8 @@ import time
 from concurrent.futures import Executor
 from typing import NamedTuple
 
+import structlog
+
 from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
 from mirror.config import Upstream
 from mirror.fill import Fill, Passage
@@ -50,6 +52,7 @@ class Blobs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
         self._penalties: dict[Digest, _Penalty] = {}
+        self._log = structlog.get_logger("layover.hub")
 
     async def close(self) -> None:
         """End every fill so that it can be resumed, and every question."""
@@ -141,6 +144,8 @@ class Blobs:
 
     def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get(fill.digest) is fill:
             del self._active[fill.digest]
         if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:

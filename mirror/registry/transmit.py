@@ -89,8 +89,11 @@ class Transmission:
         if offset < piece.stop:
             await self._flush()
         while offset < piece.stop:
+            length = min(SLICE, piece.stop - offset)
+            if not _is_cached(piece.descriptor, offset + length - 1):
+                await self._loop.run_in_executor(self._disk, _read_ahead, piece.descriptor, offset, length)
             try:
-                count = os.sendfile(self._socket, piece.descriptor, offset, min(SLICE, piece.stop - offset))
+                count = os.sendfile(self._socket, piece.descriptor, offset, length)
             except BlockingIOError:
                 await self._writable()
                 continue
@@ -121,6 +124,23 @@ class Transmission:
             raise ConnectionError("the client takes nothing") from None
         finally:
             self._loop.remove_writer(self._socket)
+
+
+def _is_cached(descriptor: int, offset: int) -> bool:
+    """Say whether a byte of a file is in memory: sendfile of one that is not would hold every client up."""
+    try:
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # this file system cannot tell
+    return True
+
+
+def _read_ahead(descriptor: int, offset: int, length: int) -> None:
+    """Bring a slice of a file into memory. Blocks."""
+    for start in range(offset, offset + length, _READ):
+        os.pread(descriptor, min(_READ, offset + length - start), start)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -88,7 +88,7 @@ def test_answers_by_the_specification__no_such_endpoint(door: Door, upstream: Up
     assert upstream.counters.headers == []
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "BREW"])
 def test_refuses_a_push(door: Door, upstream: Upstream, repository: str, method: str) -> None:
     for endpoint in (*ENDPOINTS, "blobs/uploads/", "blobs/uploads/some-session"):
         for target in (f"/v2/{repository}/{endpoint}", f"/v2/docker.io/{repository}/{endpoint}?ns=docker.io"):
@@ -126,7 +126,11 @@ def test_refuses_a_header__far_too_long(door: Door, upstream: Upstream, reposito
 
 @pytest.mark.parametrize(
     "request_",
-    [b"NONSENSE\r\n\r\n", b"GET /v2/\x00 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /v2/ HTTP/1.1\r\nBad Header\r\n\r\n"],
+    [
+        b"GET /v2/ HTTP/x\r\n\r\n",
+        b"GET /v2/\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\nBad Header\r\n\r\n",
+    ],
 )
 def test_answers_by_the_specification__not_even_http(door: Door, request_: bytes) -> None:
     assert_error(door.send(request_), 400, "UNSUPPORTED", "NAME_INVALID")

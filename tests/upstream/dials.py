@@ -12,7 +12,8 @@ from tests.upstream.routes import Kind, Origin
 class Failure:
     """An error answer instead of the real one, for the requests that match every filter given.
 
-    `skip` requests that match pass first; then `times` of them fail (None: all that follow).
+    It comes before any challenge. `skip` requests that match pass first; then `times` of them fail (None: all that
+    follow).
     """
 
     status: int

@@ -93,13 +93,11 @@ class Registry:
         for failure in self._site.dials.failures:
             if failure.matches(route.kind, request.method, route.repository, route.reference):
                 return failure_answer(failure, route.kind)
-        if route.origin == "cdn" or route.kind in ("token", "cdn", "other"):
+        if route.kind in ("token", "cdn", "other"):
             return None
-        return (
-            self._gatekeeper.refusal(request, route)
-            or self._missing(request, route)
-            or self._over_quota(request, route)
-        )
+        guarded = route.origin in self._site.dials.auth_origins
+        refusal = self._gatekeeper.refusal(request, route) if guarded else None
+        return refusal or self._missing(request, route) or self._over_quota(request, route)
 
     def _missing(self, request: web.BaseRequest, route: Route) -> web.Response | None:
         pulls = request.method in ("GET", "HEAD") and route.kind != "upload"
@@ -109,7 +107,8 @@ class Registry:
 
     def _over_quota(self, request: web.BaseRequest, route: Route) -> web.Response | None:
         dials = self._site.dials
-        if dials.manifest_quota is None or route.kind != "manifest" or request.method != "GET":
+        counted = route.kind == "manifest" and route.origin == "registry" and request.method == "GET"
+        if dials.manifest_quota is None or not counted:
             return None
         if dials.manifest_quota <= 0:
             return problem(429, "TOOMANYREQUESTS", _QUOTA_TEXT)

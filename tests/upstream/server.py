@@ -105,7 +105,7 @@ class Upstream:
         return self._site.storage.add(repository, data, algorithm)
 
     def push_manifest(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
-        """Push a manifest under a tag or its digest, and return its digest."""
+        """Push a manifest under a tag, or under its digest (`sha256:` and `sha512:` are enough); return its digest."""
         return self._site.storage.put(repository, reference, body, media_type).digest
 
     def remove(self, repository: str, reference: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
 import json
+import ssl
 import subprocess
 import tarfile
 import urllib.error
@@ -144,6 +146,29 @@ class TestPrograms:
         self.run(crane, "validate", "--remote", f"{upstream.address}/library/app:1")
         assert upstream.counters.requests(kind="token") >= 1
         assert upstream.counters.requests(kind="cdn") >= 2
+
+
+class TestTls:
+    def test_serves__counted_and_cut(self, tmp_path: Path) -> None:
+        certificate = tmp_path / "certificate.pem"
+        request = ("req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=upstream", "-days", "1")
+        names = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", certificate, "-out", tmp_path / "public.pem")
+        subprocess.run((require("openssl"), *request, *names), check=True, capture_output=True, timeout=60)
+        with certificate.open("ab") as file:
+            file.write((tmp_path / "public.pem").read_bytes())
+        trust = ssl.create_default_context(cafile=tmp_path / "public.pem")
+        with Upstream(certificate=certificate) as upstream:
+            digest = upstream.push_random_blob("library/app", 3 * MIB)
+            url = f"{upstream.url}/v2/library/app/blobs/{digest}"
+            upstream.dials.redirect = True
+            with urllib.request.urlopen(url, context=trust) as answer:
+                assert answer.url.startswith("https")
+                assert answer.read() == upstream.content(digest)
+            upstream.dials.blob_cut = MIB
+            with urllib.request.urlopen(url, context=trust) as answer, pytest.raises(http.client.IncompleteRead) as cut:
+                answer.read()
+            assert len(cut.value.partial) == MIB
+            assert upstream.counters.spans(digest) == [(0, 3 * MIB), (0, MIB)]
 
 
 class TestProcess:

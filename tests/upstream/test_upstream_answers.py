@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Literal
 
 import pytest
@@ -65,6 +66,25 @@ class TestFailures:
             with pytest.raises(TimeoutError):
                 connection.recv(1)
         assert ask(upstream.url, "/v2/").status == 200
+
+    def test_hangs_up__so_many_times(self, upstream: Upstream) -> None:
+        upstream.dials.hang_up, upstream.dials.hang_up_times = {"ping"}, 1
+        with dial(upstream.url) as connection:
+            connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: upstream\r\n\r\n")
+            assert connection.recv(1) == b""
+        assert ask(upstream.url, "/v2/").status == 200
+
+    def test_waits_before_an_answer(self, upstream: Upstream) -> None:
+        upstream.dials.latency = {"ping": 0.2}
+        began = time.monotonic()
+        ask(upstream.url, "/v2/")
+        assert time.monotonic() - began >= 0.2
+
+    def test_sets_a_cookie__on_blobs_and_manifests(self, upstream: Upstream) -> None:
+        image = upstream.push_image("library/app", "1", layers=(1000,))
+        upstream.dials.cookie = "sid=1; Path=/"
+        for path in (f"blobs/{image.layers[0].digest}", "manifests/1"):
+            assert ask(upstream.url, f"/v2/library/app/{path}").headers["set-cookie"] == "sid=1; Path=/"
 
     def test_reset__restores_every_dial(self, upstream: Upstream) -> None:
         upstream.dials.failures.append(Failure(500))
@@ -132,6 +152,20 @@ class TestTokens:
         assert guarded.cdn_url in challenge(ask(guarded.url, self.PATH, Authorization=key))
         assert guarded.url in challenge(ask(guarded.url, self.PATH))
 
+    def test_challenges_nobody__once_expired(self, guarded: Upstream) -> None:
+        guarded.dials.expired_challenge, guarded.dials.token_lifetime = False, 0
+        key = f"Bearer {token(guarded, self.SCOPE)}"
+        assert "www-authenticate" not in ask(guarded.url, self.PATH, Authorization=key).headers
+        assert challenge(ask(guarded.url, self.PATH))
+
+    def test_challenges_on_the_other_origin__that_manifests_redirect_to(self, guarded: Upstream) -> None:
+        guarded.dials.auth_origins, guarded.dials.redirect_manifests = {"cdn"}, True
+        target = ask(guarded.url, self.PATH).headers["location"]
+        assert target == guarded.cdn_url + self.PATH
+        assert challenge(ask(guarded.cdn_url, self.PATH))
+        key = f"Bearer {token(guarded, self.SCOPE)}"
+        assert ask(guarded.cdn_url, self.PATH, Authorization=key).status == 200
+
     def test_words_the_challenge__as_dialled(self, guarded: Upstream) -> None:
         dials = guarded.dials
         dials.challenge_service, dials.challenge_scheme, dials.challenge_scope = None, "bEaReR", "get"
@@ -176,6 +210,26 @@ class TestListings:
     def test_refuses_rebuilt_cursor(self, tagged: Upstream) -> None:
         tagged.dials.tags_link = "opaque"
         assert ask(tagged.url, "/v2/library/app/tags/list?n=2&last=a").status == 405
+
+    @pytest.mark.parametrize(
+        ("mode", "status", "content_type"),
+        [("missing", 404, "application/json"), ("html", 200, "text/html"), ("redirected", 303, None)],
+    )
+    def test_has_no_referrers(
+        self,
+        upstream: Upstream,
+        mode: Literal["missing", "html", "redirected"],
+        status: int,
+        content_type: str | None,
+    ) -> None:
+        image = upstream.push_image("library/app", "1")
+        upstream.dials.referrers = mode
+        reply = ask(upstream.url, f"/v2/library/app/referrers/{image.index.digest}")
+        assert reply.status == status
+        if content_type is None:
+            assert ask(upstream.url, reply.headers["location"]).status == 429
+        else:
+            assert reply.headers["content-type"].startswith(content_type)
 
     def test_lists_referrers__filtered(self, upstream: Upstream) -> None:
         image = upstream.push_image("library/app", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import Literal
@@ -54,6 +55,14 @@ class TestBlobDials:
         upstream.release()
         reader.join(20)
         assert bodies == [upstream.content(digest)]
+
+    @pytest.mark.parametrize("dial", ["blob_rate", "blob_rate_total"])
+    def test_slows_down(self, upstream: Upstream, dial: str) -> None:
+        digest = upstream.push_random_blob("library/app", MIB, seed=1)
+        setattr(upstream.dials, dial, 4 * MIB)
+        began = time.monotonic()
+        assert len(ask(upstream.url, f"/v2/library/app/blobs/{digest}").body) == MIB
+        assert time.monotonic() - began >= 0.2
 
     def test_corrupts__the_blobs_named(self, upstream: Upstream) -> None:
         bad = upstream.push_random_blob("library/app", MIB, seed=1)

@@ -48,7 +48,7 @@ class Sender:
         transport = request.transport
         if transport is None:
             return response
-        transport.set_write_buffer_limits(0)
+        transport.set_write_buffer_limits(1, 0)
         writer = await response.prepare(request)
         if writer is None:
             return response
