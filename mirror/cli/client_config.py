@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from mirror.config import BUILT_IN
+from mirror.config import load
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _IPV6 = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*")
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"layover client-config: --url: {error}", file=sys.stderr)
         return 2
-    files = render(arguments.kind, address, tuple(BUILT_IN))
+    files = render(arguments.kind, address, load(None, os.environ).upstreams.names)
     if arguments.json:
         print(json.dumps([file._asdict() for file in files], indent=2))
     else:

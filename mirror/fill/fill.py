@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from mirror.channel import Progress
-from mirror.fill.transfer import TAIL, Transfer
+from mirror.fill.transfer import TAIL, Transfer, WrongSize
 from mirror.fill.verifier import Verifier
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
@@ -60,7 +61,7 @@ class Fill:
         """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it."""
         self.number = number
         self.digest = digest
-        self.size = size
+        self.size = self._described = size
         self.is_verified = False
         self.lost_room = False
         self.error: RegistryError | None = None
@@ -127,9 +128,12 @@ class Fill:
         self._transfer.size = self.size
         try:
             await self._receive(partial)
-        except RangeRefused:
+        except (RangeRefused, WrongSize):
+            if not partial.segments.total:
+                raise
             # What is there cannot be the beginning of what the source has.
             await self._restart(partial)
+            self._transfer.size = partial.size = self.size = self._described
             await self._receive(partial)
 
     async def _receive(self, partial: Partial) -> None:
@@ -276,19 +280,22 @@ class Fill:
         await self._transfer.close()
         if self._partial is not None:
             partial = self._partial
-            if not self.is_verified and not self.lost_room and partial.segments.total:
+            if not self.is_verified:
                 spans = partial.segments.spans
-                await self._on_disk(lambda: _save_quietly(partial, spans))
+                await self._on_disk(lambda: _keep(partial, spans))
             await self._on_disk(partial.close)
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._store.disk, call)
 
 
-def _save_quietly(partial: Partial, spans: list[tuple[int, int]]) -> None:
-    """Save the map of a fill that ended early; without it the next try costs more, nothing else."""
-    try:
-        if partial.path.exists():
-            partial.save(spans)
-    except OSError:
+def _keep(partial: Partial, spans: list[tuple[int, int]]) -> None:
+    """Keep what a fill that ended early brought, for the next one to resume; nothing is kept of nothing."""
+    if not partial.path.exists():
         return
+    if not spans:
+        partial.discard()
+        return
+    # Without the map the next try costs more, nothing else.
+    with contextlib.suppress(OSError):
+        partial.save(spans)

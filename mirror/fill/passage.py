@@ -10,9 +10,8 @@ from mirror.fill.fill import DigestMismatch
 from mirror.fill.transfer import TAIL, Transfer
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
-from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source import BlobSource, RangeRefused
+from mirror.source import BlobSource
 
 LONGEST_READ = 256 * 2**10
 _WORTH_A_THREAD = 64 * 2**10
@@ -85,11 +84,7 @@ class Passage:
         return min(end, (self.size if self.size is not None else end) - TAIL)
 
     async def _take(self) -> None:
-        try:
-            piece = await self._transfer.read()
-        except RangeRefused:
-            text = "the source lost the blob on the way"
-            raise RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=10) from None
+        piece = await self._transfer.read()
         if piece:
             if len(piece) >= _WORTH_A_THREAD:
                 await asyncio.get_running_loop().run_in_executor(self._hashing, self._hasher.update, piece)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source import BlobSource, BlobStream
+from mirror.source import BlobSource, BlobStream, RangeRefused
 
 TAIL = 64 * 2**10
 _MOST_FRUITLESS = 6
@@ -43,12 +43,14 @@ class Transfer:
         for source in self._sources:
             try:
                 stream = await source.open(self._repository, self._digest, start)
+            except RangeRefused:
+                raise
             except RegistryError as error:
                 last = error
                 continue
             if stream.size is not None and self.size is not None and stream.size != self.size:
                 await stream.close()
-                last = _wrong_size(source.label, stream.size, self.size)
+                last = WrongSize(source.label, stream.size, self.size)
                 continue
             if self.size is None:
                 self.size = stream.size
@@ -94,7 +96,7 @@ class Transfer:
         self._fruitless = 0
         self.offset += len(piece)
         if self.size is not None and self.offset > self.size:
-            raise _wrong_size("the source", self.offset, self.size)
+            raise WrongSize("the source", self.offset, self.size)
         return piece
 
     async def _resume(self, error: RegistryError) -> None:
@@ -109,15 +111,20 @@ class Transfer:
             try:
                 await self.open(self.offset)
                 return
+            except RangeRefused:
+                raise
             except RegistryError as again:
                 if again.failure is None:
                     raise
                 error = again
 
 
-def _wrong_size(label: str, found: int, expected: int) -> RegistryError:
-    text = f"{label} has {found} bytes for a blob of {expected}"
-    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=_RETRY_AFTER)
+class WrongSize(RegistryError):
+    """A source has more or fewer bytes than the descriptor, or what came before, says."""
+
+    def __init__(self, label: str, found: int, expected: int) -> None:
+        text = f"{label} has {found} bytes for a blob of {expected}"
+        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=_RETRY_AFTER)
 
 
 def _too_short(offset: int, size: int) -> RegistryError:

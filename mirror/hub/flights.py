@@ -24,7 +24,10 @@ class Flights(Generic[Result]):
         if task is None:
             task = self._tasks[key] = asyncio.create_task(start())
             task.add_done_callback(lambda done: self._landed(key, done))
-        return asyncio.shield(task), was_there
+        shared = asyncio.shield(task)
+        # Whoever waits sees how it ended; a waiter that left is no reason to complain that nobody did.
+        shared.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return shared, was_there
 
     async def close(self) -> None:
         """End every task."""

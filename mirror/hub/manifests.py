@@ -86,10 +86,13 @@ class Manifests:
         self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState, held: _Held
     ) -> ManifestFound:
         """Ask whether the tag moved, for as long as the answer seems to come; else what is held, marked stale."""
-        flight, joined = self._flights.join((repository, tag), lambda: self._check(upstream, repository, tag, state))
+        step = self._steps.setdefault((repository, tag), asyncio.Event())
+        flight, joined = self._flights.join(
+            (repository, tag), lambda: self._check(upstream, repository, tag, state, step)
+        )
         failure = Failure.TIMEOUT
         try:
-            if await self._arrives(flight, repository, tag):
+            if await self._arrives(flight, step):
                 found = await flight
                 outcome = _outcome(found, joined=joined) if found.was_fetched else Outcome.REVALIDATED
                 return self._answer(repository, tag, found, outcome)
@@ -101,10 +104,9 @@ class Manifests:
         status = status_of(state, self._freshness, time.time(), Outcome.STALE, failure)
         return _found(held, status)
 
-    async def _arrives(self, flight: asyncio.Future[_Held], repository: Repository, tag: Tag) -> bool:
+    async def _arrives(self, flight: asyncio.Future[_Held], step: asyncio.Event) -> bool:
         """Wait until the flight lands; False once nothing moved for `revalidate_timeout`, or 5 s went by in all."""
         deadline = time.monotonic() + LONGEST_WAIT
-        step = self._steps.setdefault((repository, tag), asyncio.Event())
         while not flight.done():
             step.clear()
             patience = min(self._freshness.revalidate_timeout, deadline - time.monotonic())
@@ -118,9 +120,10 @@ class Manifests:
                 return False
         return True
 
-    async def _check(self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState) -> _Held:
+    async def _check(
+        self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState, step: asyncio.Event
+    ) -> _Held:
         """Ask by HEAD where the tag points, and fetch what is new."""
-        step = self._steps.setdefault((repository, tag), asyncio.Event())
         asked_at = time.time()
         try:
             head = await self._source.head(upstream, repository, tag, step.set)

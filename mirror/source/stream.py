@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
 
 
-class RangeRefused(Exception):
+class RangeRefused(RegistryError):
     """The source says that there is nothing at the offset asked for (416): what came before was of something else."""
+
+    def __init__(self, label: str) -> None:
+        text = f"{label} has fewer bytes of the blob than it had before"
+        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=10)
 
 
 class BlobStream(Protocol):

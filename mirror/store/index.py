@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -73,9 +74,8 @@ class Index:
     def _check(database: Path) -> None:
         if not database.exists():
             return
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()
-        connection.close()
         if answer != ("ok",):
             raise sqlite3.DatabaseError(f"{database} is damaged")
 

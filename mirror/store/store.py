@@ -52,7 +52,7 @@ class Store:
         self.objects = {"manifest": 0, "blob": 0}
         self._settings = settings
         self._log = structlog.get_logger("layover.store")
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._publishing: dict[Digest, asyncio.Task[None]] = {}
         self._usage = Usage(self.shelf, disk)
         self._boot_id = uuid.uuid4().hex
         self._lock = -1
@@ -127,7 +127,7 @@ class Store:
     async def close(self) -> None:
         """Write what waits, and give the store up."""
         if self._publishing:
-            await asyncio.wait(self._publishing)
+            await asyncio.wait(self._publishing.values())
         await self._usage.close()
         await asyncio.get_running_loop().run_in_executor(self.disk, self._writer.close)
         self.shelf.close()
@@ -159,10 +159,9 @@ class Store:
         """Keep a verified manifest and link it: in memory at once, on disk soon, unless the disk is full."""
         self.shelf.keep_hot(digest, body)
         self.link(repository, digest, Link(media_type, False, len(body)), body)
-        if self.content.size(digest) is None:
-            task = asyncio.create_task(self._publish_manifest(digest, body))
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+        if digest not in self._publishing and self.content.size(digest) is None:
+            task = self._publishing[digest] = asyncio.create_task(self._publish_manifest(digest, body))
+            task.add_done_callback(lambda _: self._publishing.pop(digest, None))
 
     def partial(self, digest: Digest) -> Partial:
         """Return the partial file of `digest`. Blocks.

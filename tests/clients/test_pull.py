@@ -124,9 +124,11 @@ def test_pulls__upstream_other_than_docker_hub(
 @pytest.mark.parametrize("start", ALL.values(), ids=ALL)
 def test_pulls_nothing__mirror_down(start: Start) -> None:
     """What the other tests pull came through the mirror: no client here reaches a registry without it."""
-    with start(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(AssertionError, match=r"connection refused|retry limit exceeded"):
-            client.pull(REFERENCE)
+    with (
+        start(f"http://127.0.0.1:{free_port()}") as client,
+        pytest.raises(AssertionError, match=r"connection refused|retry limit exceeded"),
+    ):
+        client.pull(REFERENCE)
 
 
 def pull(client: Client, reference: str, image: Image, mirror: Replica) -> None:

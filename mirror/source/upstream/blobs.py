@@ -42,7 +42,7 @@ class UpstreamBlobs:
         if answer.status == 416:
             answer.close()
             if start:
-                raise RangeRefused
+                raise RangeRefused(self.label)
             raise failures.refusal(self._upstream, 416, answer.headers, b"", ErrorCode.BLOB_UNKNOWN)
         if answer.status == 206:
             size = _exact_range(answer.headers.get("Content-Range", ""), start)
