@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +24,8 @@ from mirror.source.upstream.tokens import Scope, Tokens, token_url
 USER_AGENT = "layover"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
+# All attempts for anything but a blob together: whoever waits shall hear within 10 s. Storage may be slower.
+BUDGET_SECONDS = 9.0
 _MOST_HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LONGEST_ERROR = 64 * 2**10
@@ -86,7 +89,13 @@ class UpstreamClient:
         Raises:
             RegistryError: every attempt failed, or the upstream said no.
         """
-        return await self._again(ask, lambda: self._authorised(ask))
+        if ask.kind == "blob":
+            return await self._again(ask, lambda: self._authorised(ask))
+        try:
+            async with asyncio.timeout(BUDGET_SECONDS):
+                return await self._again(ask, lambda: self._authorised(ask))
+        except TimeoutError:
+            raise failures.unreachable(ask.upstream, _host(ask.url), Failure.TIMEOUT) from None
 
     async def read(self, answer: aiohttp.ClientResponse, ask: Ask, longest: int) -> bytes:
         """Return an answer's whole body, and release it.
