@@ -26,7 +26,10 @@ Tree = dict[str, Any]
 
 
 class ConfigError(LayoverError):
-    """The configuration is wrong; the text names the source, the key and what is allowed."""
+    """The configuration is wrong; the text, one line, names the source, the key and what is allowed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text))
 
 
 class _UpstreamTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -67,7 +70,7 @@ def _read_file(file: Path | None, environment: Mapping[str, str], origins: dict[
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     origins[""] = str(path)
     return tree
@@ -79,10 +82,12 @@ def _apply_variable(tree: Tree, name: str, text: str, origins: dict[str, str]) -
     value: Any = text
     if path in PLANNED or path in _JSON or path == "upstreams":
         value = _json_or_text(name, text)
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{name}: there is no such setting")
+    for place, key in enumerate(keys[:-1], start=1):
+        table = tree.setdefault(key, {})
+        if not isinstance(table, dict):
+            above = ".".join(keys[:place])
+            raise ConfigError(f"{_origin(above, origins)}{above}: Expected a table, got {type(table).__name__}")
+        tree = table
     if isinstance(value, dict) and isinstance(tree.get(keys[-1]), dict):
         for key, table in value.items():
             old = tree[keys[-1]].get(key)
@@ -97,7 +102,7 @@ def _json_or_text(name: str, text: str) -> Any:
     """Lists, tables, numbers and booleans come as JSON; what is none of these is the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if text.lstrip()[:1] in {"[", "{"}:
             raise ConfigError(f"{name}: is not JSON: lists and tables are written as JSON") from None
         return text
@@ -108,7 +113,7 @@ def _take_planned(tree: Tree, origins: dict[str, str]) -> None:
     for path, harmless in PLANNED.items():
         _take(tree, tuple(path.split(".")), harmless, origins)
     for table in ("server.tls", "fleet", "prefetch"):
-        _drop_if_empty(tree, tuple(table.split(".")))
+        _drop_planned(tree, tuple(table.split(".")), origins)
     upstreams = tree.get("upstreams")
     for name, table in upstreams.items() if isinstance(upstreams, dict) else ():
         for key, harmless in PLANNED_OF_UPSTREAMS.items():
@@ -127,16 +132,24 @@ def _take(tree: Tree, keys: tuple[str, ...], harmless: tuple[object, ...], origi
         raise ConfigError(f"{_origin(path, origins)}{path}: not available yet; remove it")
 
 
-def _drop_if_empty(tree: Tree, keys: tuple[str, ...]) -> None:
+def _drop_planned(tree: Tree, keys: tuple[str, ...], origins: dict[str, str]) -> None:
+    """Remove a table all of whose keys are planned ones, and were taken."""
     table: Any = tree
     for key in keys[:-1]:
         table = table.get(key) if isinstance(table, dict) else None
-    if isinstance(table, dict) and table.get(keys[-1]) == {}:
-        del table[keys[-1]]
+    left = table.get(keys[-1]) if isinstance(table, dict) else None
+    if not isinstance(left, dict):
+        return
+    for key in left:
+        path = _spell((*keys, key))
+        raise ConfigError(f"{_origin(path, origins)}{path}: there is no such setting")
+    del table[keys[-1]]
 
 
 def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
-    tables = msgspec.convert({"upstreams": tables}, dict[str, dict[str, Any]])["upstreams"]
+    if not isinstance(tables, dict):
+        kind = "a list" if isinstance(tables, list) else type(tables).__name__
+        raise ConfigError(f"{_origin('upstreams', origins)}upstreams: Expected a table, got {kind}")
     for name, table in tables.items():
         try:
             tables[name] = msgspec.to_builtins(msgspec.convert(table, _UpstreamTable))
@@ -179,9 +192,10 @@ def _allowed(path: str) -> tuple[str, ...]:
 
 
 def _origin(path: str, origins: dict[str, str]) -> str:
-    """Return where `path` was written, as a prefix for a message."""
+    """Return where `path` was written, or else something below it, as a prefix for a message."""
     known = [name for name in origins if name and (path == name or path.startswith((f"{name}.", f"{name}[")))]
-    source = origins[max(known, key=len)] if known else origins.get("", "")
+    below = [name for name in origins if name.startswith((f"{path}.", f"{path}["))]
+    source = origins[max(known, key=len)] if known else origins.get(min(below, default=""), "")
     return f"{source}: " if source else ""
 
 

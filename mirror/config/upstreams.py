@@ -67,7 +67,9 @@ class Upstreams:
             for name, table in merged.items()
             if "*" not in name
         }
-        self._globs = tuple((compile_globs([name]), name, merged[name]) for name in merged if "*" in name)
+        # The user's own globs first: theirs may be narrower than a built-in one.
+        globs = [name for name in (*tables, *(name for name in merged if name not in tables)) if "*" in name]
+        self._globs = tuple((compile_globs([name]), name, merged[name]) for name in globs)
 
     def lookup(self, host: str) -> Upstream | None:
         """Return the upstream that `host` names, as it stands in an image's name; None if it is not configured."""
@@ -107,6 +109,8 @@ def _origin(name: str, url: str) -> str:
         _ = parts.port
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+    is_origin = parts.scheme in {"http", "https"} and parts.hostname
+    has_more = parts.query or parts.fragment or parts.username
+    if not is_origin or has_more or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"url of {name!r} is {url!r}: write an origin such as https://{name}")
     return url.rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import diskcache
 
 DATABASE = "cache.db"
 _HUGE = 2**62
+_COUNT = "#"
+_SEAL_BYTES = 4
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]
@@ -34,12 +37,12 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
         self,
         value: Any,
         read: bool,
-        key: Any = diskcache.UNKNOWN,  # noqa: ARG002 - the base class calls it so
+        key: Any = diskcache.UNKNOWN,
     ) -> tuple[int, int, None, Any]:
         """Return `value` as SQLite stores it."""
         if read or not isinstance(value, bytes):
             raise TypeError(f"index values are bytes, not {type(value).__name__}")
-        return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
+        return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(_sealed(key, value))
 
     def fetch(
         self,
@@ -55,7 +58,7 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class Index:
-    """Text → bytes on disk. Reads from any thread; writes from one."""
+    """Text → bytes on disk, each row checksummed. Reads from any thread; writes from one."""
 
     def __init__(self, path: Path, *, checks: bool) -> None:
         """Open the index, making it if there is none; `checks` reads all of it first.
@@ -65,24 +68,18 @@ class Index:
             OSError: the folder cannot be made.
         """
         if checks:
-            self._check(path / DATABASE)
+            _check(path / DATABASE)
         self._cache = diskcache.Cache(
             str(path), disk=PlainDisk, eviction_policy="none", cull_limit=0, size_limit=_HUGE, statistics=0, timeout=5
         )
 
     @staticmethod
-    def _check(database: Path) -> None:
-        if not database.exists():
-            return
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            answer = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if answer != ("ok",):
-            raise sqlite3.DatabaseError(f"{database} is damaged")
-
-    @staticmethod
     def remove(path: Path) -> None:
-        """Delete an index with everything in it."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Delete an index with everything in it, whatever lies there."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes | None:
         """Return the value under `key`.
@@ -90,8 +87,8 @@ class Index:
         Raises:
             sqlite3.Error: the index is damaged.
         """
-        value: bytes | None = self._cache.get(key)
-        return value
+        row: bytes | None = self._cache.get(key)
+        return None if row is None else _unsealed(key, row)
 
     def write(self, rows: Mapping[str, bytes | None]) -> None:
         """Set rows, or delete those whose value is None; all or nothing.
@@ -105,11 +102,47 @@ class Index:
                     self._cache.delete(key)
                 else:
                     self._cache.set(key, value)
+            # Behind the last write of each transaction: a row that is lost later is missed.
+            self._cache.set(_COUNT, b"")
+            self._cache.set(_COUNT, str(len(self._cache)).encode())
 
     def keys(self) -> Iterable[str]:
         """Yield every key in ascending order."""
-        yield from self._cache.iterkeys()
+        for key in self._cache.iterkeys():
+            if key != _COUNT:
+                yield key
 
     def close(self) -> None:
         """Close this thread's connection."""
         self._cache.close()
+
+
+def _check(database: Path) -> None:
+    """Read every page and every row of a database, if there is one."""
+    if not database.exists():
+        return
+    counted, count = 0, None
+    with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.text_factory = bytes
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+            raise sqlite3.DatabaseError(f"{database} is damaged")
+        for key, row in connection.execute("SELECT key, value FROM Cache"):
+            if not isinstance(key, bytes) or not isinstance(row, bytes):
+                raise sqlite3.DatabaseError(f"{database} is damaged: a row of another kind")
+            value = _unsealed(key.decode(errors="replace"), row)
+            counted += 1
+            if key == _COUNT.encode():
+                count = int(value)
+    if count not in {counted, None} or (count is None and counted):
+        raise sqlite3.DatabaseError(f"{database} is damaged: it has lost rows")
+
+
+def _sealed(key: str, value: bytes) -> bytes:
+    return zlib.crc32(value, zlib.crc32(key.encode())).to_bytes(_SEAL_BYTES, "big") + value
+
+
+def _unsealed(key: str, row: bytes) -> bytes:
+    value = row[_SEAL_BYTES:]
+    if _sealed(key, value) != row:
+        raise sqlite3.DatabaseError(f"the index is damaged at {key[:300]!r}")
+    return value

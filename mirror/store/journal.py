@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 import zlib
@@ -74,7 +75,8 @@ class Journal:
                 written += self._file.write(lines[written:]) or 0
             os.fdatasync(self._file.fileno())
         except OSError:
-            self._file.truncate(end)
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
             raise
         return Position(self._header.identity, end + len(lines))
 
@@ -89,7 +91,7 @@ class Journal:
                     continue
                 try:
                     yield msgspec.json.decode(payload, type=Entry, dec_hook=revive)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, ValueError):
                     continue
 
     @property
@@ -99,7 +101,11 @@ class Journal:
         return size > max(_COMPACT_ABOVE, _GROWTH * self._header.compacted_bytes)
 
     def compact(self) -> None:
-        """Rewrite the journal with the last entry of each kind and key alone."""
+        """Rewrite the journal with the last entry of each kind and key alone.
+
+        Raises:
+            OSError: the disk is full or broken; the journal is as before.
+        """
         last: dict[tuple[str, str], Entry] = {}
         for entry in self.replay(None):
             if not isinstance(entry, Linked):
@@ -109,8 +115,8 @@ class Journal:
             known = last.get(key)
             link = entry.link.merged(known.link) if isinstance(known, Linked) else entry.link
             last[key] = msgspec.structs.replace(entry, link=link)
-        self._file.close()
         self._header = self._rewrite(entry for entry in last.values() if not isinstance(entry, TagDropped))
+        self._file.close()
         self._file = self._path.open("r+b", buffering=0)
 
     def close(self) -> None:
@@ -126,7 +132,7 @@ class Journal:
         try:
             # A damaged first line costs only the identity: the entries behind it are kept.
             return _Header("damaged", 0) if payload is None else msgspec.json.decode(payload, type=_Header)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError):
             return _Header("damaged", 0)
 
     def _rewrite(self, entries: Iterable[Entry]) -> _Header:
@@ -152,6 +158,7 @@ class Journal:
                 self._file.truncate(start + newline + 1)
                 return
             end = start
+        self._file.truncate(0)
 
 
 def _encode(entry: Entry) -> bytes:

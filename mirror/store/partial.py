@@ -123,26 +123,35 @@ class Partial:
             self._descriptor = -1
 
     def _recover(self) -> Segments:
-        try:
-            found = msgspec.json.decode(self._map_path.read_bytes(), type=_Map)
-            length = self.path.stat().st_size
-        except (OSError, msgspec.DecodeError):
-            return Segments()
-        if found.boot_id != self._boot_id:
+        found = _resumable(self._map_path, self.path, self._boot_id)
+        if found is None:
             return Segments()
         self.size = found.size
-        return Segments((max(0, start), min(end, length)) for start, end in found.spans)
+        return Segments(found.spans)
 
 
-def clear_leftovers(folder: Path) -> int:
-    """Delete what a kill left half-made in the folder of partial files; return the bytes the others take."""
+def _resumable(map_path: Path, data: Path, boot_id: str) -> _Map | None:
+    """Return what a map says that can be relied on; None if that is nothing."""
+    try:
+        found = msgspec.json.decode(map_path.read_bytes(), type=_Map)
+        length = data.stat().st_size
+    except (OSError, msgspec.DecodeError, ValueError):
+        return None
+    spans = [(max(0, start), min(end, length)) for start, end in found.spans]
+    return msgspec.structs.replace(found, spans=spans) if found.boot_id == boot_id and spans else None
+
+
+def clear_leftovers(folder: Path, boot_id: str) -> int:
+    """Delete what cannot be resumed from the folder of partial files; return how many bytes of the others are there."""
     taken = 0
-    for path in folder.iterdir():
+    kept = set()
+    for path in folder.glob("*.map"):
         data = path.with_suffix(".data")
-        keep = path.suffix in {".data", ".map"} and path.with_suffix(".map").exists() and data.exists()
+        found = _resumable(path, data, boot_id)
+        if found is not None:
+            kept |= {path, data}
+            taken += Segments(found.spans).total
+    for path in set(folder.iterdir()) - kept:
         with contextlib.suppress(OSError):
-            if not keep:
-                path.unlink()
-            else:
-                taken += path.stat().st_blocks * 512
+            path.unlink()
     return taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -42,29 +42,34 @@ class Recovery:
         self._log = structlog.get_logger("layover.store")
 
     def run(self) -> None:
-        """Open the index; replay what it has not seen, or build it anew if it is lost or damaged.
-
-        Raises:
-            OSError: the disk is full or broken.
-            sqlite3.Error: likewise.
-        """
+        """Open the index; replay what it has not seen, or build it anew if it is lost or damaged."""
         try:
-            self._shelf.open()
-            seen = Position.parse(self._shelf.position)
-        except sqlite3.OperationalError:
-            raise
+            self._catch_up()
         except (sqlite3.Error, OSError) as error:
             self._log.warning("the index is damaged and is rebuilt", error=str(error))
-            self.rebuild()
-            return
+            try:
+                self.rebuild()
+            except (sqlite3.Error, OSError) as again:
+                # Everything is in memory until the index can be written: the writer tries to rebuild it.
+                self._log.error("the index cannot be rebuilt", error=str(again))
+                self._shelf.is_damaged = True
+                self._replay(None, lambda rows, *_: self._shelf.remember(rows))
+                return
+        if self._journal.wants_compaction:
+            try:
+                self._journal.compact()
+                self._shelf.write({}, str(self._journal.end), set())
+            except (sqlite3.Error, OSError) as error:
+                self._log.error("the journal cannot be compacted", error=str(error))
+
+    def _catch_up(self) -> None:
+        self._shelf.open()
+        seen = Position.parse(self._shelf.position)
         end = self._journal.end
         if seen is None or seen.identity != end.identity or seen.offset > end.offset:
             self.rebuild()
         elif seen != end:
-            self._replay(seen)
-        if self._journal.wants_compaction:
-            self._journal.compact()
-            self._shelf.write({}, str(self._journal.end), set())
+            self._replay(seen, self._shelf.write)
 
     def rebuild(self) -> None:
         """Build the index anew from the journal and the content.
@@ -75,9 +80,9 @@ class Recovery:
         """
         self._shelf.remove_index()
         self._shelf.open()
-        self._replay(None)
+        self._replay(None, self._shelf.write)
 
-    def _replay(self, since: Position | None) -> None:
+    def _replay(self, since: Position | None, write: Callable[[dict[str, Record | None], str, set[str]], None]) -> None:
         rows: dict[str, Record | None] = {}
         repositories: set[str] = set()
         for entry in self._journal.replay(since):
@@ -88,12 +93,12 @@ class Recovery:
                 rows[key] = self._merged(key, row, rows)
             repositories.add(entry.repository)
             if len(rows) >= _BATCH:
-                self._shelf.write(rows, "", repositories)
+                write(rows, "", repositories)
                 rows, repositories = {}, set()
-        self._shelf.write(rows, str(self._journal.end), repositories)
+        write(rows, str(self._journal.end), repositories)
 
     def _merged(self, key: str, row: Record | None, rows: dict[str, Record | None]) -> Record | None:
         if not isinstance(row, Link):
             return row
-        known = rows.get(key) or self._shelf.written_link(key)
+        known = rows.get(key) or self._shelf.known_link(key)
         return row.merged(known) if isinstance(known, Link) else row

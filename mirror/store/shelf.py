@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ RECORDS = "records"
 REPOSITORIES = "repositories"
 Record = TagState | Link
 _Kind = TypeVar("_Kind", TagState, Link)
+_POSITION = "journal"
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
 
@@ -43,6 +44,7 @@ class Shelf:
         self._used: dict[Digest, float] = {}
         self._file = 0
         self.is_damaged = False
+        self.on_damage: Callable[[], None] = lambda: None
 
     def open(self, *, checks: bool = True) -> None:
         """Open the index, making it if there is none; `checks` reads all of it first.
@@ -141,20 +143,16 @@ class Shelf:
         assert self._repositories is not None
         self._repositories.write(dict.fromkeys(repositories, b""))
         encoded = {key: None if row is None else msgspec.msgpack.encode(row, enc_hook=str) for key, row in rows.items()}
-        self._records.write({**encoded, "journal": position.encode()})
+        self._records.write({**encoded, _POSITION: position.encode()})
         with self._lock:
             for key, row in rows.items():
                 if self._unwritten.get(key) is row:
                     self._unwritten.pop(key, None)
 
-    def written_link(self, key: str) -> Link | None:
-        """Return the link that the index itself holds under a row's key. Blocks."""
-        return self._read(key, Link)
-
     @property
     def position(self) -> str:
         """The journal's position that the index stands for; empty if it has none."""
-        value = self._records.get("journal") if self._records is not None else None
+        value = self._records.get(_POSITION) if self._records is not None else None
         return (value or b"").decode(errors="replace")
 
     def remove_index(self) -> None:
@@ -181,7 +179,9 @@ class Shelf:
         try:
             value = records.get(key)
             return None if value is None else msgspec.msgpack.decode(value, type=kind, dec_hook=revive)
-        except (sqlite3.Error, msgspec.DecodeError):
+        except (sqlite3.Error, msgspec.DecodeError, ValueError):
             # A damaged index is a miss now, and is rebuilt by the hub.
-            self.is_damaged = True
+            if not self.is_damaged:
+                self.is_damaged = True
+                self.on_damage()
             return None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import sqlite3
 import uuid
 from concurrent.futures import Executor
 from pathlib import Path
@@ -101,12 +100,8 @@ class Store:
             self._boot_id = _BOOT_ID.read_text().strip()
         self._journal = Journal(self.path / "journal")
         recovery = Recovery(self._journal, self.shelf)
-        try:
-            recovery.run()
-        except (OSError, sqlite3.Error) as error:
-            # Tags and links stay in the journal and in memory until the index can be written again.
-            self._log.error("the index cannot be used", error=str(error))
-        used = clear_leftovers(self.path / "partial")
+        recovery.run()
+        used = clear_leftovers(self.path / "partial", self._boot_id)
         total = 0
         for size in self.content.scan():
             used += size
@@ -118,6 +113,7 @@ class Store:
         self.objects = {"manifest": manifests, "blob": total - manifests}
         self.room = Room(self.path, self._settings.size, self._settings.min_free, used)
         self._writer = Writer(self._journal, self.shelf, recovery)
+        self.shelf.on_damage = self._writer.wake
 
     def start(self) -> None:
         """Start the threads and tasks that write in the background."""

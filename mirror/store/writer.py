@@ -25,7 +25,7 @@ class Change(NamedTuple):
 
     entries: tuple[Entry, ...]
     rows: Mapping[str, Record | None]
-    repository: str
+    repository: str | None
 
 
 class Writer:
@@ -49,6 +49,10 @@ class Writer:
         """Take a change; readers of the shelf see it at once."""
         self._shelf.remember(change.rows)
         self._changes.put(change)
+
+    def wake(self) -> None:
+        """Look after the index, though nothing changed."""
+        self._changes.put(Change((), {}, None))
 
     def close(self) -> None:
         """Write what waits, once more if the disk refused it, and end the thread. Blocks."""
@@ -88,7 +92,8 @@ class Writer:
             position = self._journal.append(entries) if entries else self._journal.end
             self._waiting = [change._replace(entries=()) for change in self._waiting]
             rows = {key: row for change in self._waiting for key, row in change.rows.items()}
-            self._shelf.write(rows, str(position), {change.repository for change in self._waiting})
+            repositories = {change.repository for change in self._waiting if change.repository is not None}
+            self._shelf.write(rows, str(position), repositories)
         except (OSError, sqlite3.Error) as error:
             if type(error) is sqlite3.DatabaseError:
                 self._shelf.is_damaged = True

@@ -1,0 +1,1 @@
+"""Values without I/O: what is let in, and what never raises."""

@@ -1,0 +1,67 @@
+"""An upstream client, and the registry that it asks."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mirror import config
+from mirror.observe.metrics import HubMetrics, new_registry
+from mirror.oci.reference import Repository
+from mirror.source.upstream import UpstreamBlobs, UpstreamClient, UpstreamListings, UpstreamManifests
+from tests.upstream import Upstream
+
+HOST = "registry.example"
+APP = Repository(HOST, "library/app")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that asks one upstream, and what it counts."""
+
+    client: UpstreamClient
+    upstream: config.Upstream
+    manifests: UpstreamManifests
+    blobs: UpstreamBlobs
+    listings: UpstreamListings
+    registry: CollectorRegistry
+
+    def counted(self, name: str, **labels: str) -> float:
+        """Return the value of one series, 0 if it is not there."""
+        return self.registry.get_sample_value(name, {"upstream": HOST, **labels}) or 0.0
+
+
+@asynccontextmanager
+async def asking(url: str, ca_file: str = "") -> AsyncIterator[Source]:
+    """Open a client for the upstream at `url`."""
+    upstreams = config.Upstreams({HOST: {"url": url, "ca_file": ca_file}})
+    upstream = upstreams.lookup(HOST)
+    assert upstream is not None
+    registry = new_registry()
+    metrics = HubMetrics(registry)
+    contexts = {ca_file: ssl.create_default_context(cafile=ca_file)} if ca_file else {}
+    client = UpstreamClient(metrics, contexts)
+    await client.open()
+    try:
+        manifests = UpstreamManifests(client, metrics)
+        blobs, listings = UpstreamBlobs(client, upstream), UpstreamListings(client)
+        yield Source(client, upstream, manifests, blobs, listings, registry)
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def source(upstream: Upstream) -> AsyncIterator[Source]:
+    async with asking(upstream.url) as found:
+        yield found

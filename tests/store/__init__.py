@@ -1,0 +1,1 @@
+"""The store: what survives a kill, a lost index and a full disk."""
