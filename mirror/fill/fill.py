@@ -49,7 +49,7 @@ class Fill:
 
     def __init__(
         self,
-        number: int,
+        take_number: Callable[[Fill], int],
         digest: Digest,
         repository: Repository,
         sources: Sequence[BlobSource],
@@ -58,8 +58,12 @@ class Fill:
         hashing: Executor,
         metrics: HubMetrics,
     ) -> None:
-        """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it."""
-        self.number = number
+        """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it.
+
+        `take_number` gives the fill a new number: at its start, and each time it begins anew.
+        """
+        self._take_number = take_number
+        self.number = take_number(self)
         self.digest = digest
         self.size = self._described = size
         self.is_verified = False
@@ -74,7 +78,8 @@ class Fill:
         self._partial: Partial | None = None
         self._promised = 0
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._log = structlog.get_logger("layover.fill")
 
     async def confirmed(self) -> None:
@@ -85,20 +90,26 @@ class Fill:
         """
         await asyncio.shield(self._confirmed)
 
-    async def progress(self, offset: int) -> Progress:
-        """Wait until there is something to read at `offset`, or the fill ended.
+    async def over(self) -> None:
+        """Wait until the fill has ended and left nothing behind that it does not mean to."""
+        await asyncio.shield(self._over)
+
+    async def progress(self, number: int, offset: int) -> Progress:
+        """Wait until there is something to read at `offset`, or the fill ended, or left that number behind.
 
         Raises:
             RegistryError: the fill failed.
         """
         while True:
+            if number != self.number:
+                return Progress(offset, is_forgotten=True)
             if self.error is not None:
                 raise self.error
             end = self._readable_end(offset)
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
             woken = asyncio.get_running_loop().create_future()
-            self._waiting.append((offset, woken))
+            self._waiting.append((number, offset, woken))
             await woken
 
     async def run(self) -> None:
@@ -116,7 +127,10 @@ class Fill:
             await self._discard()
         finally:
             self._metrics.fills_active.dec()
-            await self._end()
+            try:
+                await self._end()
+            finally:
+                self._over.set_result(None)
 
     async def _fill(self) -> None:
         self._partial = partial = await self._on_disk(lambda: self._store.partial(self.digest))
@@ -242,8 +256,11 @@ class Fill:
         await self._discard()
 
     async def _restart(self, partial: Partial) -> None:
+        """Begin anew. Who read what was there must not be given the rest of something else."""
         self._store.room.free(partial.segments.total)
         await self._on_disk(partial.restart)
+        self.number = self._take_number(self)
+        self._wake()
 
     async def _discard(self) -> None:
         if self._partial is not None:
@@ -257,13 +274,13 @@ class Fill:
     def _wake(self) -> None:
         still = []
         has_ended = self.is_verified or self.lost_room or self.error is not None
-        for offset, woken in self._waiting:
+        for number, offset, woken in self._waiting:
             if woken.done():
                 continue
-            if has_ended or self._readable_end(offset) > offset:
+            if has_ended or number != self.number or self._readable_end(offset) > offset:
                 woken.set_result(None)
             else:
-                still.append((offset, woken))
+                still.append((number, offset, woken))
         self._waiting = still
 
     async def _end(self) -> None:

@@ -78,7 +78,7 @@ class Blobs:
         if size is not None:
             return Whole(size, status)
         await self._sit_out(digest)
-        fill = self._active.get(digest)
+        fill = await self._joinable(digest)
         outcome = Outcome.MISS if fill is None else Outcome.JOINED
         if fill is None:
             fill = self._start(upstream, repository, digest, None if link is None else link.size)
@@ -111,7 +111,7 @@ class Blobs:
             RegistryError: the fill failed.
         """
         fill = self._fills.get(number)
-        return Progress(offset, is_forgotten=True) if fill is None else await fill.progress(offset)
+        return Progress(offset, is_forgotten=True) if fill is None else await fill.progress(number, offset)
 
     async def stream(self, upstream: Upstream, repository: Repository, digest: Digest, start: int) -> Passage:
         """Return an open passage for one reader.
@@ -134,12 +134,23 @@ class Blobs:
 
     def _start(self, upstream: Upstream, repository: Repository, digest: Digest, size: int | None) -> Fill:
         sources = [UpstreamBlobs(self._client, upstream)]
-        number = next(self._numbers)
-        fill = Fill(number, digest, repository, sources, size, self._store, self._hashing, self._metrics)
-        self._active[digest] = self._fills[number] = fill
+        fill = Fill(self._take_number, digest, repository, sources, size, self._store, self._hashing, self._metrics)
+        self._active[digest] = fill
         task = asyncio.create_task(fill.run())
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(fill, done))
+        return fill
+
+    def _take_number(self, fill: Fill) -> int:
+        number = next(self._numbers)
+        self._fills[number] = fill
+        return number
+
+    async def _joinable(self, digest: Digest) -> Fill | None:
+        """Return the fill under way, once one that failed is out of the way."""
+        while (fill := self._active.get(digest)) is not None and fill.error is not None:
+            await fill.over()
+            await asyncio.sleep(0)
         return fill
 
     def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:

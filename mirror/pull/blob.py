@@ -39,6 +39,8 @@ class BlobBody:
         self._descriptor = -1
         self._fill: int | None = None
         self._stream: Stream | None = None
+        self._stream_at = 0
+        self._witness = -1
 
     @property
     def is_stored(self) -> bool:
@@ -82,41 +84,40 @@ class BlobBody:
         Raises:
             RegistryError: they cannot.
         """
-        if self._descriptor < 0 and self._stream is None:
-            self._stream = await self._hub.stream(self._repository, self._digest, start)
-            self.size = self._stream.size
+        if self._descriptor < 0:
+            await self._open_stream(start)
 
     async def pieces(self, start: int, stop: int | None) -> AsyncIterator[FilePiece | bytes]:
         """Yield the bytes from `start` up to `stop`, or to the end if it is None.
 
         Raises:
-            RegistryError: the fill or the stream failed.
+            RegistryError: the fill or the stream failed, or the rest would be of something else than what was sent.
         """
         offset = start
         for _ in range(_MOST_LOST_FILLS):
-            if self._descriptor >= 0 and self._fill is None:
-                yield FilePiece(self._descriptor, offset, self._end(stop))
-                return
             if self._descriptor < 0:
-                async for piece in self._through(offset, stop):
+                async for piece in self._through(start, offset, stop):
                     yield piece
+                return
+            if self._fill is None:
+                yield FilePiece(self._descriptor, offset, self._end(stop))
                 return
             async for part in self._followed(offset, stop):
                 yield part
                 offset = part.stop
-            if self._fill is not None and (stop is None or offset < stop):
-                await self._locate_again()
-                continue
             if stop is not None and offset >= stop:
                 return
+            if self._fill is not None:
+                await self._locate_again(has_sent=offset > start)
         raise RegistryError(ErrorCode.UNAVAILABLE, "the fill was lost again and again", failure=Failure.RESET)
 
     async def close(self) -> None:
         """Give up whatever is open."""
         self._release()
-        if self._stream is not None:
-            await self._stream.close()
-            self._stream = None
+        if self._witness >= 0:
+            os.close(self._witness)
+            self._witness = -1
+        await self._close_stream()
 
     async def _followed(self, offset: int, stop: int | None) -> AsyncIterator[FilePiece]:
         """Yield what a fill shows from `offset` on; end early, with `_fill` still set, when the fill is lost."""
@@ -131,35 +132,69 @@ class BlobBody:
                 self._fill = None
                 return
             if progress.lost_room:
-                self.pass_through(self.size)
+                self._lose_file()
                 return
             end = progress.end if stop is None else min(progress.end, stop)
             yield FilePiece(self._descriptor, offset, end)
             offset = end
 
-    async def _through(self, offset: int, stop: int | None) -> AsyncIterator[bytes]:
-        await self.confirm(offset)
+    async def _through(self, start: int, offset: int, stop: int | None) -> AsyncIterator[bytes]:
+        """Yield bytes from the channel; what was sent before, from a file, must be what comes again."""
+        position = offset if self._witness < 0 else start
+        await self._open_stream(position)
         assert self._stream is not None
-        while stop is None or offset < stop:
+        while stop is None or position < stop:
             piece = await self._stream.read()
+            self._stream_at += len(piece)
             if not piece:
                 return
-            if stop is not None and len(piece) > stop - offset:
-                piece = piece[: stop - offset]
-            offset += len(piece)
-            yield piece
+            known = min(max(0, offset - position), len(piece))
+            if known and os.pread(self._witness, known, position) != piece[:known]:
+                raise _other_content(self._digest)
+            rest = piece[known:] if stop is None else piece[known : stop - position]
+            position += len(piece)
+            if rest:
+                yield rest
 
-    async def _locate_again(self) -> None:
-        """Find the blob anew: the hub has restarted, or has long forgotten the fill."""
+    async def _locate_again(self, *, has_sent: bool) -> None:
+        """Find the blob anew: the fill began anew, or the hub has restarted, or has long forgotten the fill.
+
+        Raises:
+            RegistryError: bytes were sent, and what is there now is another file.
+        """
+        before = os.fstat(self._descriptor)
         found = await self._hub.blob(self._repository, self._digest)
+        if isinstance(found, Unstored):
+            self._lose_file()
+            return
         if isinstance(found, Whole):
             descriptor = self._content.open(self._digest)
             if descriptor is not None:
                 self.hold(descriptor, found.size)
-        elif isinstance(found, Unstored):
-            self.pass_through(found.size)
         else:
             self.follow(found)
+        if has_sent and self._descriptor >= 0 and not os.path.samestat(before, os.fstat(self._descriptor)):
+            raise _other_content(self._digest)
+
+    async def _open_stream(self, start: int) -> None:
+        if self._stream is not None and self._stream_at == start:
+            return
+        await self._close_stream()
+        self._stream = await self._hub.stream(self._repository, self._digest, start)
+        self._stream_at = start
+        self.size = self._stream.size
+
+    async def _close_stream(self) -> None:
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.close()
+
+    def _lose_file(self) -> None:
+        """Go on through the channel, with the file kept to compare what was sent with what comes again."""
+        if self._witness < 0:
+            self._witness, self._descriptor = self._descriptor, -1
+        self._release()
+        self._fill = None
 
     def _end(self, stop: int | None) -> int:
         size = self.size if self.size is not None else os.fstat(self._descriptor).st_size
@@ -169,3 +204,8 @@ class BlobBody:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _other_content(digest: Digest) -> RegistryError:
+    text = f"what was sent of {digest} is not what is there now"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)

@@ -92,9 +92,15 @@ class Partial:
         return os.pread(self._descriptor, end - start, start)
 
     def restart(self) -> None:
-        """Forget every byte and begin anew. Blocks."""
+        """Forget every byte and begin anew, in another file: whoever reads the old one can tell. Blocks.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
         self._map_path.unlink(missing_ok=True)
-        os.ftruncate(self._descriptor, 0)
+        self.path.unlink(missing_ok=True)
+        self.close()
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self.segments = Segments()
         self.resumed = 0
         self._unsaved = 0
