@@ -22,13 +22,14 @@ from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, sample
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
 from mirror.registry import Door
-from mirror.source.upstream import UpstreamClient, UpstreamListings, UpstreamManifests
+from mirror.source.upstream import Proxies, UpstreamClient, UpstreamListings, UpstreamManifests
 from mirror.store import Shelf, Store
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _DNS_THREADS = 4
 _REPORT_SECONDS = 1.0
+_SLACK_SECONDS = 5.0
 
 
 class Pools:
@@ -54,7 +55,7 @@ class HubApp:
         self.registry = new_registry()
         metrics = HubMetrics(self.registry)
         self.store = Store(settings.store, pools.disk)
-        self._client = UpstreamClient(metrics, tls_contexts(settings))
+        self._client = UpstreamClient(metrics, tls_contexts(settings), settings.upstreams, Proxies.of_environment())
         manifests = Manifests(UpstreamManifests(self._client, metrics), self.store, settings.freshness)
         blobs = Blobs(self._client, self.store, pools.hashing, metrics)
         self.hub = LocalHub(settings.upstreams, self.store, manifests, blobs, UpstreamListings(self._client))
@@ -70,7 +71,6 @@ class HubApp:
         await self.admin.start(self._settings.server.admin_listen)
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
-        await self._client.open()
 
     async def run(self, stopping: asyncio.Event, socket: Path) -> None:
         """Answer the doors of other processes over `socket` until `stopping` is set.
@@ -86,6 +86,7 @@ class HubApp:
         self.admin.set_ready(is_ready=True)
         await stopping.wait()
         self.admin.set_ready(is_ready=False)
+        await server.drained(self._settings.server.shutdown_grace + _SLACK_SECONDS)
         await server.stop()
         await self.stop()
         self._pools.close()
@@ -141,7 +142,11 @@ class DoorApp:
 
     async def _report(self) -> None:
         used = self._shelf.take_used()
-        await self._hub.report(self._name, list(samples(self._registry)), used)
+        try:
+            await self._hub.report(self._name, list(samples(self._registry)), used)
+        except RegistryError:
+            self._shelf.add_used(used)
+            raise
 
 
 class Replica:
@@ -191,7 +196,9 @@ def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext]:
     contexts = {}
     for file in settings.upstreams.ca_files:
         try:
-            contexts[file] = ssl.create_default_context(cafile=file)
+            # Beside the system's: a registry of one's own may redirect to a public CDN.
+            contexts[file] = ssl.create_default_context()
+            contexts[file].load_verify_locations(cafile=file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"upstreams: ca_file {file}: cannot be used: {error}") from None
     return contexts

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -17,8 +19,11 @@ import structlog
 
 from mirror.app import DoorApp, HubApp, Pools, Replica
 from mirror.config import Settings
+from mirror.config.units import Address
 from mirror.oci.errors import LayoverError
 
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_PR_SET_PDEATHSIG = 1
 _SHORTEST_LIFE = 1.0
 _PAUSE = 0.2
 
@@ -50,41 +55,54 @@ class Parent:
         self._log = structlog.get_logger("layover.workers")
 
     def run(self) -> int:
-        """Run until a signal asks for the end; return the exit code."""
-        for which in (signal.SIGTERM, signal.SIGINT):
+        """Run until a signal asks for the end; return the exit code.
+
+        Raises:
+            OSError: the data port is in use.
+        """
+        for address in self._settings.server.listen:
+            _check_free(address)
+        for which in _SIGNALS:
             signal.signal(which, lambda *_: self._stop())
         self._start("hub")
         for _ in range(self._settings.server.workers):
             self._start("door")
         code = 0
         while self._children:
-            try:
-                pid, status = os.wait()
-            except InterruptedError:
-                continue
-            kind, born = self._children.pop(pid)
+            pid, status = os.wait()
+            kind, born = self._children.pop(pid, ("", 0.0))
+            if not kind:
+                continue  # as process 1 of a container one inherits strangers
             ended = os.waitstatus_to_exitcode(status)
-            if self._is_stopping:
-                self._when_doors_ended()
-            elif ended > 0 and time.monotonic() - born < _SHORTEST_LIFE:
+            lived = time.monotonic() - born
+            if not self._is_stopping and ended > 0 and lived < _SHORTEST_LIFE:
                 # It said why on standard error; starting it again would say the same.
                 code = ended
                 self._stop()
-            else:
+            elif not self._is_stopping:
                 self._log.error("a process ended and is started again", process=kind, pid=pid, ended=ended)
-                time.sleep(0 if time.monotonic() - born > _SHORTEST_LIFE else _PAUSE)
+                time.sleep(0 if lived > _SHORTEST_LIFE else _PAUSE)
                 self._start(kind)
         return code
 
     def _start(self, kind: str) -> None:
-        pid = os.fork()
-        if pid:
-            self._children[pid] = (kind, time.monotonic())
-            return
+        """Start a child, unless the end was asked for; a signal waits until the child is known, or is itself again."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            if self._is_stopping:
+                return
+            parent = os.getpid()
+            pid = os.fork()
+            if pid:
+                self._children[pid] = (kind, time.monotonic())
+                return
+            for which in _SIGNALS:
+                signal.signal(which, signal.SIG_DFL)
+            _die_with(parent)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         code = 1
         try:
-            for which in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(which, signal.SIG_DFL)
             self._be(kind)
             code = 0
         except LayoverError as error:
@@ -92,8 +110,11 @@ class Parent:
             code = 2
         except OSError as error:
             sys.stderr.write(f"layover: {error.strerror or error}\n")
+        except Exception as error:  # noqa: BLE001 - the last words of a process that met a defect
+            self._log.error("a process met a defect", process=kind, error=repr(error))
         finally:
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
             os._exit(code)
 
     def _be(self, kind: str) -> None:
@@ -105,20 +126,34 @@ class Parent:
             _run(door.run)
 
     def _stop(self) -> None:
-        """Ask the doors to end; the hub goes last, as their streams need it."""
+        """Ask every child to end; the hub waits for the doors, as their streams need it."""
         self._is_stopping = True
-        self._signal("door")
-        self._when_doors_ended()
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
-    def _when_doors_ended(self) -> None:
-        if all(kind != "door" for kind, _ in self._children.values()):
-            self._signal("hub")
 
-    def _signal(self, kind: str) -> None:
-        for pid, (each, _) in self._children.items():
-            if each == kind:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+def _check_free(address: Address) -> None:
+    """Refuse a port that someone else has: doors share theirs, and would share it with strangers too.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+            probe.listen(1)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with its parent: nobody else would ever end or restart it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _run(serve_until: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

@@ -64,6 +64,8 @@ class Admin:
 
     def _gauge(self) -> None:
         """Read the store's gauges; everything else is counted where it happens."""
+        if not self._store.is_open:
+            return
         self._counted.store_bytes.set(self._store.room.used)
         self._counted.store_capacity.set(self._store.room.capacity)
         for kind, count in self._store.objects.items():

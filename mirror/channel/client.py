@@ -111,11 +111,13 @@ class RemoteHub:
             raise
         finally:
             self._waiting.pop(number, None)
+            if answered.done() and not answered.cancelled():
+                answered.exception()  # seen, even if the call ended otherwise
 
     async def _connected(self) -> asyncio.StreamWriter:
         """Return the connection, waiting a little for a hub that is coming back."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         async with self._connecting:
-            deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
             while self._writer is None:
                 try:
                     reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**20)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import math
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from mirror.channel.protocol import Hub, Stream
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import parse_reference
+
+# A number of another connection must not name a stream of this one.
+_NUMBER_BITS = 48
 
 
 class HubServer:
@@ -35,6 +39,11 @@ class HubServer:
         """
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, self._path, limit=2**20)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until every door has gone, for so many seconds at most."""
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=None if math.isinf(seconds) else seconds)
 
     async def stop(self) -> None:
         """Stop listening and end every connection."""
@@ -70,7 +79,7 @@ class _Connection:
         self._writer = writer
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._streams: dict[int, Stream] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
         self._decoder = msgspec.msgpack.Decoder(wire.Call | wire.Cancel, dec_hook=wire.revive)
 
     def take(self, payload: bytes) -> None:
@@ -100,9 +109,15 @@ class _Connection:
             reply = wire.Reply(call.number, msgspec.Raw(wire.encode(value)))
         except RegistryError as error:
             reply = wire.Reply(call.number, refusal=wire.Refusal.of(error))
-        with contextlib.suppress(ConnectionError):
-            self._writer.write(wire.frame(reply))
-            await self._writer.drain()
+        except Exception as error:  # noqa: BLE001 - a defect is told to whoever waits, who would wait for ever
+            structlog.get_logger("layover.channel").error("a call met a defect", error=repr(error))
+            reply = wire.Reply(call.number, refusal=wire.Refusal.of(_defect()))
+        frame = wire.frame(reply)
+        if len(frame) > wire.LONGEST_FRAME:
+            frame = wire.frame(wire.Reply(call.number, refusal=wire.Refusal.of(_defect())))
+        # No drain: a door has one call open for each stream it reads, and that alone bounds what waits here. Drained,
+        # every answer would wait for the slowest.
+        self._writer.write(frame)
 
     async def _ask(self, question: wire.Question) -> Any:
         hub = self._hub
@@ -140,3 +155,7 @@ class _Connection:
             return wire.StreamRead(await stream.read(), stream.size)
         del self._streams[question.stream]
         return await stream.close()
+
+
+def _defect() -> RegistryError:
+    return RegistryError(ErrorCode.UNAVAILABLE, "the mirror's hub failed; its log says how", retry_after=1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import resource
 from pathlib import Path
 
 from mirror.config import load
@@ -28,4 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     from mirror.workers import serve
 
     logs.set_up(settings.log)
+    _raise_file_limit()
     return serve(settings)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets: a stream takes three, and the usual limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

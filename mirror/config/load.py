@@ -18,6 +18,11 @@ from mirror.oci.errors import LayoverError
 
 DEFAULT_FILE = Path("/etc/layover/layover.toml")
 _PREFIX = "LAYOVER_"
+# Kubernetes puts these into every pod beside a Service that is named layover; they are nobody's settings.
+_KUBERNETES = re.compile(
+    r"LAYOVER_(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+_TABLES = frozenset({"server", "server.tls", "log", "store", "fleet", "freshness", "prefetch", "access", "upstreams"})
 _PATH_IN_MESSAGE = re.compile(r" - at `\$\.?([^`]*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
 _JSON = frozenset({"server.listen", "server.workers", "access.allow", "access.deny"})
@@ -46,7 +51,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     origins: dict[str, str] = {}
     tree = _read_file(file, environment, origins)
     for name in sorted(environment):
-        if name.startswith(_PREFIX) and name != "LAYOVER_CONFIG":
+        if name.startswith(_PREFIX) and name != "LAYOVER_CONFIG" and _KUBERNETES.fullmatch(name) is None:
             _apply_variable(tree, name, environment[name], origins)
     _take_planned(tree, origins)
     server = tree.get("server")
@@ -80,7 +85,7 @@ def _apply_variable(tree: Tree, name: str, text: str, origins: dict[str, str]) -
     keys = name.removeprefix(_PREFIX).lower().split("__")
     path = ".".join(keys)
     value: Any = text
-    if path in PLANNED or path in _JSON or path == "upstreams":
+    if path in PLANNED or path in _JSON or path in _TABLES:
         value = _json_or_text(name, text)
     for place, key in enumerate(keys[:-1], start=1):
         table = tree.setdefault(key, {})
@@ -103,7 +108,8 @@ def _json_or_text(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        if text.lstrip()[:1] in {"[", "{"}:
+        is_address = name == "LAYOVER_SERVER__LISTEN" and "]:" in text
+        if text.lstrip()[:1] in {"[", "{"} and not is_address:
             raise ConfigError(f"{name}: is not JSON: lists and tables are written as JSON") from None
         return text
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from mirror.channel import Progress
+from mirror.fill.threads import finished
 from mirror.fill.transfer import TAIL, Transfer, WrongSize
 from mirror.fill.verifier import Verifier
 from mirror.observe.metrics import HubMetrics
@@ -21,7 +22,7 @@ from mirror.oci.reference import Repository
 from mirror.source import BlobSource, RangeRefused
 from mirror.store import Partial, Store
 
-_MOST_BUFFERED = 4 * 2**20
+_MOST_BUFFERED = 2 * 2**20
 _CLAIM_STEP = 16 * 2**20
 _Result = TypeVar("_Result")
 
@@ -65,6 +66,7 @@ class Fill:
         self._take_number = take_number
         self.number = take_number(self)
         self.digest = digest
+        self.repository = repository
         self.size = self._described = size
         self.is_verified = False
         self.lost_room = False
@@ -104,7 +106,7 @@ class Fill:
             if number != self.number:
                 return Progress(offset, is_forgotten=True)
             if self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)
             end = self._readable_end(offset)
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
@@ -213,7 +215,7 @@ class Fill:
         self._wake()
         if partial.wants_save:
             spans = partial.segments.spans
-            await self._on_disk(lambda: partial.save(spans))
+            await self._on_disk(lambda: _save(partial, spans))
 
     async def _finish(self, partial: Partial, *, is_right: bool) -> None:
         if not is_right:
@@ -303,7 +305,7 @@ class Fill:
             await self._on_disk(partial.close)
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._store.disk, call)
+        return await finished(self._store.disk, call)
 
 
 def _keep(partial: Partial, spans: list[tuple[int, int]]) -> None:
@@ -313,6 +315,10 @@ def _keep(partial: Partial, spans: list[tuple[int, int]]) -> None:
     if not spans:
         partial.discard()
         return
-    # Without the map the next try costs more, nothing else.
+    _save(partial, spans)
+
+
+def _save(partial: Partial, spans: list[tuple[int, int]]) -> None:
+    """Save the map if the disk lets: without it a restart costs more, nothing else."""
     with contextlib.suppress(OSError):
         partial.save(spans)

@@ -54,6 +54,9 @@ class Passage:
             RegistryError: none has it.
         """
         await self._transfer.open(0)
+        while self.size == 0 and not self._is_verified:
+            # Nothing can be withheld of an empty answer: it has to verify before its head goes out.
+            await self._take()
 
     async def read(self) -> bytes:
         """Return the next bytes, at most 256 KiB; nothing at the end.

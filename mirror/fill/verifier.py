@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from concurrent.futures import Executor
 
+from mirror.fill.threads import finished
 from mirror.store import Partial
 
 _STEP = 4 * 2**20
@@ -33,12 +35,11 @@ class Verifier:
 
     async def run(self) -> bool:
         """Hash until every byte is there, and say whether the digest is right."""
-        loop = asyncio.get_running_loop()
         while True:
             end = self._partial.segments.end_from(0)
             if self._hashed < end:
                 step = min(end, self._hashed + _STEP)
-                await loop.run_in_executor(self._pool, self._hash, self._hashed, step)
+                await finished(self._pool, functools.partial(self._hash, self._hashed, step))
                 self._hashed = step
             elif self._is_complete:
                 return self._partial.digest.matches(self._hasher)

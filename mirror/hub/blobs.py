@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import secrets
 import time
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -29,6 +30,9 @@ _LONGEST_PENALTY = 3600.0
 _LONGEST_WAIT = 25.0
 _MOST_PENALTIES = 10_000
 _MOST_ENDED = 256
+_MOST_TRIES = 10
+# A hub that restarted must not answer for a fill of the one before it.
+_NUMBER_BITS = 48
 
 
 class _Penalty(NamedTuple):
@@ -46,12 +50,12 @@ class Blobs:
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
         self._active: dict[Digest, Fill] = {}
         self._fills: dict[int, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
-        self._penalties: dict[Digest, _Penalty] = {}
+        self._penalties: dict[tuple[str, Digest], _Penalty] = {}
         self._log = structlog.get_logger("layover.hub")
 
     async def close(self) -> None:
@@ -70,20 +74,42 @@ class Blobs:
         """
         link = self._store.shelf.link(repository, digest)
         _refuse_manifest(link, digest)
-        size = self._store.content.size(digest)
         status = CacheStatus(Outcome.HIT)
-        if link is None and (size is not None or digest in self._active):
+        if link is None and (self._store.content.size(digest) is not None or digest in self._active):
             status = await self._linked_by_upstream(upstream, repository, digest)
+        for _ in range(_MOST_TRIES):
             size = self._store.content.size(digest)
-        if size is not None:
-            return Whole(size, status)
-        await self._sit_out(digest)
-        fill = await self._joinable(digest)
+            if size is not None:
+                return Whole(size, status)
+            fill = self._active.get(digest)
+            if fill is not None and fill.error is not None:
+                await fill.over()
+                await asyncio.sleep(0)
+            elif fill is None and (left := self._penalty(upstream, digest)) > 0:
+                await asyncio.sleep(left)
+            elif (found := await self._filled(upstream, repository, digest, fill)) is not None:
+                return found
+        raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} cannot be had now", retry_after=1)
+
+    async def _filled(
+        self, upstream: Upstream, repository: Repository, digest: Digest, fill: Fill | None
+    ) -> Body | None:
+        """Return where a fill can be read: the one under way, or a new one; None if another repository's failed."""
         outcome = Outcome.MISS if fill is None else Outcome.JOINED
         if fill is None:
-            fill = self._start(upstream, repository, digest, None if link is None else link.size)
-        await fill.confirmed()
-        self._store.link(repository, digest, Link(None, True, fill.size))
+            fill = self._start(upstream, repository, digest)
+        try:
+            await fill.confirmed()
+        except RegistryError:
+            if fill.repository != repository:
+                return None
+            raise
+        if fill.size == 0:
+            # Nothing could be withheld of an empty answer: it has to verify before its head goes out.
+            await fill.over()
+            if fill.error is not None:
+                raise fill.error
+        self._store.link(repository, digest, Link(None, True, None))
         if fill.lost_room:
             return Unstored(fill.size, CacheStatus(Outcome.MISS, is_stored=False))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
@@ -132,13 +158,22 @@ class Blobs:
         await passage.open()
         return passage
 
-    def _start(self, upstream: Upstream, repository: Repository, digest: Digest, size: int | None) -> Fill:
-        sources = [UpstreamBlobs(self._client, upstream)]
-        fill = Fill(self._take_number, digest, repository, sources, size, self._store, self._hashing, self._metrics)
+    def _start(self, upstream: Upstream, repository: Repository, digest: Digest) -> Fill:
+        link = self._store.shelf.link(repository, digest)
+        fill = Fill(
+            self._take_number,
+            digest,
+            repository,
+            [UpstreamBlobs(self._client, upstream)],
+            None if link is None else link.size,
+            self._store,
+            self._hashing,
+            self._metrics,
+        )
         self._active[digest] = fill
         task = asyncio.create_task(fill.run())
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(fill, done))
+        task.add_done_callback(lambda done: self._ended(upstream, fill, done))
         return fill
 
     def _take_number(self, fill: Fill) -> int:
@@ -146,43 +181,38 @@ class Blobs:
         self._fills[number] = fill
         return number
 
-    async def _joinable(self, digest: Digest) -> Fill | None:
-        """Return the fill under way, once one that failed is out of the way."""
-        while (fill := self._active.get(digest)) is not None and fill.error is not None:
-            await fill.over()
-            await asyncio.sleep(0)
-        return fill
-
-    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
+    def _ended(self, upstream: Upstream, fill: Fill, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get(fill.digest) is fill:
             del self._active[fill.digest]
         if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:
-            self._punish(fill.digest)
+            self._punish((upstream.url, fill.digest))
         elif fill.is_verified:
-            self._penalties.pop(fill.digest, None)
+            self._penalties.pop((upstream.url, fill.digest), None)
         ended = [number for number, each in self._fills.items() if self._active.get(each.digest) is not each]
         for number in ended[:-_MOST_ENDED]:
             del self._fills[number]
 
-    def _punish(self, digest: Digest) -> None:
-        before = self._penalties.pop(digest, _Penalty(0, _FIRST_PENALTY / 2))
+    def _punish(self, key: tuple[str, Digest]) -> None:
+        before = self._penalties.pop(key, _Penalty(0, _FIRST_PENALTY / 2))
         seconds = min(before.seconds * 2, _LONGEST_PENALTY)
-        self._penalties[digest] = _Penalty(time.monotonic() + seconds, seconds)
+        self._penalties[key] = _Penalty(time.monotonic() + seconds, seconds)
         while len(self._penalties) > _MOST_PENALTIES:
             del self._penalties[next(iter(self._penalties))]
 
-    async def _sit_out(self, digest: Digest) -> None:
-        """Wait for the end of a penalty if a client can, else refuse."""
-        left = self._penalties.get(digest, _Penalty(0, 0)).until - time.monotonic()
-        if left <= 0:
-            return
+    def _penalty(self, upstream: Upstream, digest: Digest) -> float:
+        """Return for how many seconds a client must wait before the next full try.
+
+        Raises:
+            RegistryError: for longer than a client waits.
+        """
+        left = self._penalties.get((upstream.url, digest), _Penalty(0, 0)).until - time.monotonic()
         if left > _LONGEST_WAIT:
             text = f"what the upstream last sent for {digest} did not have that digest; it is asked again later"
             raise RegistryError(ErrorCode.UNAVAILABLE, text, retry_after=math.ceil(left))
-        await asyncio.sleep(left)
+        return left
 
     async def _linked_by_upstream(self, upstream: Upstream, repository: Repository, digest: Digest) -> CacheStatus:
         """Ask the upstream whether the repository has a blob that is held; in an outage its being held must do."""
@@ -199,7 +229,8 @@ class Blobs:
         source = UpstreamBlobs(self._client, upstream)
         flight, joined = self._sizes.join((repository, digest), lambda: source.size(repository, digest))
         size = await flight
-        self._store.link(repository, digest, Link(None, True, size))
+        # Sizes are remembered from manifests alone: what a HEAD says may be wrong, and would stay so.
+        self._store.link(repository, digest, Link(None, True, None))
         return size, joined
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any, TextIO
@@ -23,11 +24,12 @@ def set_up(settings: config.LogSettings, stream: TextIO = sys.stderr) -> None:
     factory: Any
     if as_text:
         shared.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
-        factory = structlog.PrintLoggerFactory(stream)
+        factory = _LineFactory(stream)
     else:
         shared.append(structlog.processors.format_exc_info)
         shared.append(structlog.processors.JSONRenderer(serializer=orjson.dumps))
-        factory = structlog.BytesLoggerFactory(stream.buffer)
+        shared.append(lambda _logger, _method, line: line.decode())
+        factory = _LineFactory(stream)
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -35,6 +37,31 @@ def set_up(settings: config.LogSettings, stream: TextIO = sys.stderr) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+class _Lines:
+    """Writes lines. A log that cannot be written must not fail what it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = log = msg
+
+
+class _LineFactory:
+    """Gives every logger the one stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._lines = _Lines(stream)
+
+    def __call__(self, *_: Any) -> _Lines:
+        return self._lines
 
 
 class _ToStructlog(logging.Handler):

@@ -12,6 +12,9 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 
+# What fits the formats that sizes are kept in; no blob comes near it.
+_LARGEST_SIZE = 2**63
+
 
 class Children(NamedTuple):
     """What a manifest refers to: other manifests (of an index), and blobs (config and layers)."""
@@ -38,12 +41,17 @@ def children(body: bytes) -> Children:
 def media_type_of(body: bytes) -> str:
     """Return the type the manifest itself names, or the one its shape tells; for upstreams that send none."""
     document = _decode(body)
-    named = document.get("mediaType")
-    if isinstance(named, str) and named:
+    named = _clean(document.get("mediaType"))
+    if named:
         return named
     if document.get("schemaVersion") == 1:
         return media_types.DOCKER_SCHEMA1_SIGNED if "signatures" in document else media_types.DOCKER_SCHEMA1
     return media_types.OCI_INDEX if "manifests" in document else media_types.OCI_MANIFEST
+
+
+def is_manifest(body: bytes) -> bool:
+    """Say whether `body` is a JSON object, as every manifest is."""
+    return bool(_decode(body))
 
 
 def verifies(body: bytes, digest: Digest) -> bool:
@@ -62,7 +70,7 @@ def digest_of(body: bytes) -> Digest:
 def _decode(body: bytes) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -80,8 +88,14 @@ def _descriptor(entry: Any) -> Descriptor | None:
         digest = Digest.parse(str(entry.get("digest")))
     except ValueError:
         return None
-    known = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
-    return Descriptor(digest, known, media_type if isinstance(media_type, str) else "")
+    known = size if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < _LARGEST_SIZE else None
+    return Descriptor(digest, known, _clean(media_type))
+
+
+def _clean(media_type: object) -> str:
+    """Return a media type that can stand in a header; else nothing."""
+    is_clean = isinstance(media_type, str) and media_type.isascii() and media_type.isprintable()
+    return media_type if is_clean and isinstance(media_type, str) else ""
 
 
 def _schema1_layer(entry: Any) -> Descriptor | None:

@@ -172,7 +172,12 @@ class BlobBody:
             if descriptor is not None:
                 self.hold(descriptor, found.size)
         else:
-            self.follow(found)
+            kept = os.dup(self._descriptor)
+            if self.follow(found):
+                os.close(kept)
+            else:
+                self._descriptor = kept
+                self._lose_file()
         if has_sent and self._descriptor >= 0 and not os.path.samestat(before, os.fstat(self._descriptor)):
             raise _other_content(self._digest)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -28,6 +30,9 @@ _LONGEST_LINE = 16 * 2**10
 _LONGEST_FIELD = 32 * 2**10
 _KEEP_ALIVE_SECONDS = 3600.0
 _BACKLOG = 1024
+# How long the body of a refused push is read on so that its sender sees the answer.
+_LINGER_SECONDS = 0.1
+_CUT_SECONDS = 0.5
 
 
 class Door:
@@ -40,6 +45,9 @@ class Door:
         self._log = structlog.get_logger("layover.request")
         self._logs_requests = settings.log.level in {"debug", "info"}
         self._servers: list[asyncio.Server] = []
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._protocol: _Server
 
     async def start(self, addresses: Sequence[Address], *, shares_port: bool = False) -> None:
@@ -55,6 +63,7 @@ class Door:
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_FIELD,
             auto_decompress=False,
+            lingering_time=_LINGER_SECONDS,
         )
         loop = asyncio.get_running_loop()
         for address in addresses:
@@ -67,11 +76,25 @@ class Door:
         """Accept no more, let answers end within `grace` seconds, then cut what is left."""
         for server in self._servers:
             server.close()
-        if self._servers:
-            self._protocol.pre_shutdown()
-            await self._protocol.shutdown(grace)
+        if not self._servers:
+            return
+        self._protocol.pre_shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(grace) else grace):
+                await self._idle.wait()
+        await self._protocol.shutdown(_CUT_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._busy += 1
+        self._idle.clear()
+        try:
+            return await self._answer(request)
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
         target: Target | None = None
         try:
@@ -130,6 +153,12 @@ class _Connection(RequestHandler):
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=0)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio heeds it
+        """Answer a client that closes its half once it has asked, then close."""
+        super().eof_received()
+        self.close()
+        return True
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -142,6 +171,7 @@ class _Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the head of another answer is out already")
         code = ErrorCode.UNAVAILABLE if status >= 500 else ErrorCode.NAME_INVALID
+        log.info("a request was refused unread", client=request.remote, error=type(exc).__name__)
         if isinstance(exc, BadHttpMethod):
             status, code, text = (
                 405,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci import media_types
@@ -129,8 +129,10 @@ class Handlers:
         if data is not None:
             return Answer(web.Response(body=data, headers=headers), outcome, len(data))
         response = web.StreamResponse(headers=headers)
-        if body.size is None:
+        if body.size is None and request.version >= HttpVersion11:
             response.enable_chunked_encoding()
+        elif body.size is None:
+            response.force_close()
         else:
             response.content_length = body.size
         async with Transmission(request, response, self._disk) as transmission:

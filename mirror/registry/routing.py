@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -15,6 +16,8 @@ from mirror.oci.reference import MAX_NAME, Reference, Repository, is_name, parse
 from mirror.registry.access import Access
 
 _REMEMBERED = 8192
+_LONGEST_REMEMBERED = 512
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class Kind(StrEnum):
@@ -55,22 +58,29 @@ class Router:
     def __init__(self, upstreams: Upstreams, access: Access) -> None:
         self._upstreams = upstreams
         self._access = access
-        self.route = functools.lru_cache(_REMEMBERED)(self._route)
+        self._remembered = functools.lru_cache(_REMEMBERED)(self._route)
 
-    def _route(self, target: str, host: str) -> Target:
-        """Return what a request-target (RFC 9112 §3.2.1) and a Host header ask for.
+    def route(self, target: str, host: str) -> Target:
+        """Return what a request-target (RFC 9112 §3.2) and a Host header ask for.
 
         Raises:
             RegistryError: a name, tag or digest is malformed, the upstream unknown, or the repository denied.
         """
+        return (self._remembered if len(target) + len(host) <= _LONGEST_REMEMBERED else self._route)(target, host)
+
+    def _route(self, target: str, host: str) -> Target:
+        absolute = _ABSOLUTE.match(target)
+        if absolute is not None:
+            host, target = absolute[1], target[absolute.end() :] or "/"
         raw_path, _, raw_query = target.partition("?")
         path = unquote(raw_path, errors="surrogateescape")
-        namespace, query = _take_namespace(raw_query)
-        prefix, separator, rest = path.partition("/v2")
-        if not separator or (rest and not rest.startswith("/")):
+        namespaces, query = _take_namespaces(raw_query)
+        namespace = namespaces[0] if namespaces else None
+        prefix, separator, rest = f"{path}/".partition("/v2/")
+        if not separator:
             raise RegistryError(ErrorCode.NAME_UNKNOWN, f"{path[:MAX_NAME]!r} is no path of a registry")
-        prefix, rest = prefix.strip("/"), rest[1:]
-        named = [self._lookup(name) for name in (namespace, prefix or None) if name is not None]
+        prefix, rest = prefix.strip("/"), rest.removesuffix("/")
+        named = [self._lookup(name) for name in (*namespaces, prefix) if name]
         if not rest:
             return Target(Kind.PING, raw_path, query, namespace)
         if rest == "_catalog":
@@ -106,13 +116,13 @@ class Router:
         return named[0]
 
 
-def _take_namespace(raw_query: str) -> tuple[str | None, str]:
+def _take_namespaces(raw_query: str) -> tuple[list[str], str]:
     if "ns" not in raw_query:
-        return None, raw_query
+        return [], raw_query
     fields = parse_qsl(raw_query, keep_blank_values=True)
     names = [value for key, value in fields if key == "ns" and value]
     rest = [(key, value) for key, value in fields if key != "ns"]
-    return (names[0] if names else None), (raw_query if not names else urlencode(rest))
+    return names, (urlencode(rest) if names else raw_query)
 
 
 def _split(rest: str) -> tuple[Kind, str, str]:

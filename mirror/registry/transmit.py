@@ -47,6 +47,9 @@ class Transmission:
         """End the body. One that failed is cut so that the client sees it, and `cut` says why."""
         if self._socket >= 0:
             os.close(self._socket)
+        length = self._response.content_length
+        if error is None and length is not None and self.sent != length:
+            error = ConnectionError(f"the body ended after {self.sent} of {length} bytes")
         if error is None:
             await self._response.write_eof()
             return True

@@ -50,10 +50,12 @@ class Content:
             OSError: the disk is full or broken; `source` is still where it was, or is published.
         """
         target = Path(self.path(digest))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(source)
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync(target.parent.parent)
+        sync(source)
         source.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
     def scan(self) -> Iterator[int]:
         """Yield the size of every file in bytes, as its blocks count."""
@@ -65,7 +67,8 @@ class Content:
                     continue
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, reach stable storage. Blocks."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,10 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class Index:
-    """Text → bytes on disk, each row checksummed. Reads from any thread; writes from one."""
+    """Text → bytes on disk, each row checksummed. Reads from any thread; writes from one.
+
+    A row of its own, which `keys` leaves out, counts the rows: one that is lost is missed.
+    """
 
     def __init__(self, path: Path, *, checks: bool) -> None:
         """Open the index, making it if there is none; `checks` reads all of it first.
@@ -69,9 +72,16 @@ class Index:
         """
         if checks:
             _check(path / DATABASE)
-        self._cache = diskcache.Cache(
-            str(path), disk=PlainDisk, eviction_policy="none", cull_limit=0, size_limit=_HUGE, statistics=0, timeout=5
-        )
+        with _as_sqlite():
+            self._cache = diskcache.Cache(
+                str(path),
+                disk=PlainDisk,
+                eviction_policy="none",
+                cull_limit=0,
+                size_limit=_HUGE,
+                statistics=0,
+                timeout=5,
+            )
 
     @staticmethod
     def remove(path: Path) -> None:
@@ -96,7 +106,7 @@ class Index:
         Raises:
             sqlite3.Error: nothing was written.
         """
-        with self._cache.transact():
+        with _as_sqlite(), self._cache.transact():
             for key, value in rows.items():
                 if value is None:
                     self._cache.delete(key)
@@ -115,6 +125,15 @@ class Index:
     def close(self) -> None:
         """Close this thread's connection."""
         self._cache.close()
+
+
+@contextlib.contextmanager
+def _as_sqlite() -> Iterator[None]:
+    """Turn diskcache's own error, which hides a locked, read-only or failing database, into SQLite's."""
+    try:
+        yield
+    except diskcache.Timeout as error:
+        raise sqlite3.OperationalError("the index is locked or cannot be written") from error
 
 
 def _check(database: Path) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mirror.store.content import sync
 from mirror.store.records import Entry, Linked, TagDropped, revive
 
 _COMPACT_ABOVE = 4 * 2**20
@@ -145,6 +146,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
+        sync(self._path.parent)
         return header
 
     def _trim(self) -> None:

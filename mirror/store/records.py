@@ -29,10 +29,12 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
     size: int | None
 
     def merged(self, other: Link | None) -> Link:
-        """Return what both links allow together."""
+        """Return what both links allow together; where they tell different sizes, nobody knows the size."""
         if other is None:
             return self
         size = self.size if self.size is not None else other.size
+        if other.size is not None and other.size != size:
+            size = None
         return Link(self.media_type or other.media_type, self.is_blob or other.is_blob, size)
 
 

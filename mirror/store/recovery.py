@@ -52,7 +52,6 @@ class Recovery:
             except (sqlite3.Error, OSError) as again:
                 # Everything is in memory until the index can be written: the writer tries to rebuild it.
                 self._log.error("the index cannot be rebuilt", error=str(again))
-                self._shelf.is_damaged = True
                 self._replay(None, lambda rows, *_: self._shelf.remember(rows))
                 return
         if self._journal.wants_compaction:
@@ -78,9 +77,11 @@ class Recovery:
             OSError: the disk is full or broken.
             sqlite3.Error: likewise.
         """
+        self._shelf.is_damaged = True
         self._shelf.remove_index()
         self._shelf.open()
         self._replay(None, self._shelf.write)
+        self._shelf.is_damaged = False
 
     def _replay(self, since: Position | None, write: Callable[[dict[str, Record | None], str, set[str]], None]) -> None:
         rows: dict[str, Record | None] = {}
@@ -100,5 +101,5 @@ class Recovery:
     def _merged(self, key: str, row: Record | None, rows: dict[str, Record | None]) -> Record | None:
         if not isinstance(row, Link):
             return row
-        known = rows.get(key) or self._shelf.known_link(key)
+        known = rows.get(key) or self._shelf.stored_link(key)
         return row.merged(known) if isinstance(known, Link) else row

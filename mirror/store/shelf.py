@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from mirror.store.records import Link, TagState, link_key, revive, tag_key
 RECORDS = "records"
 REPOSITORIES = "repositories"
 Record = TagState | Link
+_ABSENT: Any = object()
 _Kind = TypeVar("_Kind", TagState, Link)
 _POSITION = "journal"
 _RECENT_RECORDS = 20_000
@@ -144,6 +145,15 @@ class Shelf:
         self._repositories.write(dict.fromkeys(repositories, b""))
         encoded = {key: None if row is None else msgspec.msgpack.encode(row, enc_hook=str) for key, row in rows.items()}
         self._records.write({**encoded, _POSITION: position.encode()})
+        self.drop_unwritten(rows)
+
+    def stored_link(self, key: str) -> Link | None:
+        """Return the link under a row's key past the memory that only the event loop uses. Blocks; any thread."""
+        unwritten = self._unwritten.get(key)
+        return unwritten if isinstance(unwritten, Link) else self._read(key, Link)
+
+    def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
+        """Give up rows that will never be written."""
         with self._lock:
             for key, row in rows.items():
                 if self._unwritten.get(key) is row:
@@ -159,18 +169,18 @@ class Shelf:
         """Delete the index, to be built anew."""
         self.close()
         Index.remove(self._path)
-        self.is_damaged = False
 
     def _record(self, key: str, kind: type[_Kind]) -> _Kind | None:
         record = self._recent.get(key)
-        if record is None:
-            if key in self._unwritten:
-                record = self._unwritten[key]
-            else:
-                record = self._read(key, kind)
-                if record is not None and (self._remembers_tags or kind is Link):
-                    self._recent.put(key, record)
-        return record if isinstance(record, kind) else None
+        if record is not None:
+            return record if isinstance(record, kind) else None
+        unwritten = self._unwritten.get(key, _ABSENT)
+        if unwritten is not _ABSENT:
+            return unwritten if isinstance(unwritten, kind) else None
+        read = self._read(key, kind)
+        if read is not None and (self._remembers_tags or kind is Link):
+            self._recent.put(key, read)
+        return read
 
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
         records = self._records

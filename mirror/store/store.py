@@ -49,6 +49,7 @@ class Store:
         self.disk = disk
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
+        self.is_open = False
         self._settings = settings
         self._log = structlog.get_logger("layover.store")
         self._publishing: dict[Digest, asyncio.Task[None]] = {}
@@ -114,6 +115,7 @@ class Store:
         self.room = Room(self.path, self._settings.size, self._settings.min_free, used)
         self._writer = Writer(self._journal, self.shelf, recovery)
         self.shelf.on_damage = self._writer.wake
+        self.is_open = True
 
     def start(self) -> None:
         """Start the threads and tasks that write in the background."""

@@ -63,8 +63,12 @@ class Writer:
         open_ = True
         while open_:
             open_ = self._collect()
-            if self._waiting or self._shelf.is_damaged:
+            if not self._waiting and not self._shelf.is_damaged:
+                continue
+            try:
                 self._flush()
+            except Exception as error:  # noqa: BLE001 - without this thread nothing would ever be written again
+                self._failed(error)
 
     def _collect(self) -> bool:
         """Wait for changes and take all there are; False once the end was asked for."""
@@ -79,7 +83,7 @@ class Writer:
             try:
                 change = self._changes.get_nowait()
             except queue.Empty:
-                del self._waiting[:-_MOST_WAITING]
+                self._give_up_oldest()
                 return True
         return False
 
@@ -97,11 +101,19 @@ class Writer:
         except (OSError, sqlite3.Error) as error:
             if type(error) is sqlite3.DatabaseError:
                 self._shelf.is_damaged = True
-            if not self._is_failing:
-                self._log.error("the store's journal or index cannot be written", error=str(error))
-            self._is_failing = True
+            self._failed(error)
             return
         if self._is_failing:
             self._log.info("the store's journal and index are written again")
         self._is_failing = False
         self._waiting = []
+
+    def _failed(self, error: Exception) -> None:
+        if not self._is_failing:
+            self._log.error("the store's journal or index cannot be written", error=repr(error))
+        self._is_failing = True
+
+    def _give_up_oldest(self) -> None:
+        for change in self._waiting[:-_MOST_WAITING]:
+            self._shelf.drop_unwritten(change.rows)
+        del self._waiting[:-_MOST_WAITING]

@@ -64,11 +64,14 @@ class UpstreamBlobs:
         ask = Ask(self._upstream, repository, "blob", "HEAD", f"blobs/{digest}", ErrorCode.BLOB_UNKNOWN)
         try:
             answer = await self._client.ask(ask)
+            answer.close()
+            if answer.content_length is not None:
+                return answer.content_length
         except RegistryError as error:
             if error.failure not in {Failure.CREDENTIALS, Failure.SERVER}:
                 raise
-            # Storage behind a registry may refuse HEAD where a GET of the same blob is allowed.
-            answer = await self._client.ask(ask._replace(method="GET", headers={"Range": "bytes=0-0"}))
+        # Storage behind a registry may refuse HEAD, or tell no length, where a GET of the same blob is allowed.
+        answer = await self._client.ask(ask._replace(method="GET", headers={"Range": "bytes=0-0"}))
         answer.close()
         if answer.status == 206:
             match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))

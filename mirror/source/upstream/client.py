@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import aiohttp
 from yarl import URL
 
-from mirror.config import Upstream
+from mirror.config import Upstream, Upstreams
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
 from mirror.source.upstream import failures
 from mirror.source.upstream.challenge import bearer
+from mirror.source.upstream.guard import GuardedResolver, Privacy, PrivateAddressError, is_address, is_private
+from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.retry import retrying
 from mirror.source.upstream.tokens import Scope, Tokens, token_url
 
@@ -26,6 +28,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
 # All attempts for anything but a blob together: whoever waits shall hear within 10 s. Storage may be slower.
 BUDGET_SECONDS = 9.0
+BODY_SECONDS = 30.0
 _MOST_HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LONGEST_ERROR = 64 * 2**10
@@ -59,29 +62,41 @@ class Ask(NamedTuple):
 class UpstreamClient:
     """Asks upstreams. Answers come back open, with a success status; every other one is a RegistryError."""
 
-    def __init__(self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext]) -> None:
+    def __init__(
+        self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext], upstreams: Upstreams, proxies: Proxies
+    ) -> None:
         """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured."""
         self._metrics = metrics
         self._contexts = contexts
+        self._trusted = frozenset(URL(url).host or "" for url in upstreams.urls) | proxies.hosts
+        self._proxies = proxies
+        self._privacy = Privacy()
         self._tokens = Tokens()
-        self._session: aiohttp.ClientSession
-
-    async def open(self) -> None:
-        """Open the connection pool."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=_MOST_CONNECTIONS, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
-            auto_decompress=False,
-            requote_redirect_url=False,
-            trust_env=True,
-            read_bufsize=_READ_BUFFER,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        )
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._tokens.close()
+        for session in self._sessions.values():
+            await session.close()
+
+    def _session(self, *, is_private: bool, is_blob: bool) -> aiohttp.ClientSession:
+        """Return the connections for one kind of upstream and of request: slow blobs must not starve manifests."""
+        session = self._sessions.get((is_private, is_blob))
+        if session is None:
+            resolver = None if is_private else GuardedResolver(self._trusted)
+            session = self._sessions[is_private, is_blob] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, limit_per_host=_MOST_CONNECTIONS, ttl_dns_cache=60, resolver=resolver
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
+                auto_decompress=False,
+                requote_redirect_url=False,
+                read_bufsize=_READ_BUFFER,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            )
+        return session
 
     async def ask(self, ask: Ask) -> aiohttp.ClientResponse:
         """Return the upstream's open answer, its status below 300; the caller releases it.
@@ -91,11 +106,8 @@ class UpstreamClient:
         """
         if ask.kind == "blob":
             return await self._again(ask, lambda: self._authorised(ask))
-        try:
-            async with asyncio.timeout(BUDGET_SECONDS):
-                return await self._again(ask, lambda: self._authorised(ask))
-        except TimeoutError:
-            raise failures.unreachable(ask.upstream, _host(ask.url), Failure.TIMEOUT) from None
+        async with _time_limit(ask.upstream, ask.url):
+            return await self._again(ask, lambda: self._authorised(ask))
 
     async def read(self, answer: aiohttp.ClientResponse, ask: Ask, longest: int) -> bytes:
         """Return an answer's whole body, and release it.
@@ -104,7 +116,7 @@ class UpstreamClient:
             RegistryError: it broke off, or is longer than `longest` bytes.
         """
         try:
-            async with answer:
+            async with asyncio.timeout(BODY_SECONDS), answer:
                 body = await _read_at_most(answer, longest)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise failures.unreachable(ask.upstream, _host(answer.url), failures.failure_of(error)) from None
@@ -147,7 +159,8 @@ class UpstreamClient:
 
     async def _accept(self, ask: Ask, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         coding = answer.headers.get("Content-Encoding", "identity").lower()
-        if answer.status in {200, 206, 416} and coding == "identity":
+        usable = {200, 206, 416} if "Range" in ask.headers else {200}
+        if answer.status in usable and coding == "identity":
             return answer
         body = b""
         if answer.status not in {200, 206}:
@@ -157,17 +170,15 @@ class UpstreamClient:
         raise failures.refusal(ask.upstream, answer.status, answer.headers, body, ask.unknown)
 
     async def _fetch_token(self, ask: Ask, url: str) -> bytes:
-        target = URL(url, encoded=True)
-        if target.scheme not in {"http", "https"} or (ask.url.scheme == "https" and target.scheme == "http"):
-            text = f"upstream {ask.upstream.name} names a token realm that is not https"
-            raise RegistryError(ErrorCode.DENIED, text, failure=Failure.CREDENTIALS)
+        target = _target(ask.upstream, ask.url, url)
         token_ask = ask._replace(kind="token", method="GET")
-        answer = await self._send(token_ask, target, {})
-        if answer.status != 200:
-            refused = failures.refusal(ask.upstream, answer.status, answer.headers, b"", ErrorCode.DENIED)
-            answer.close()
-            raise refused
-        return await self.read(answer, token_ask, _LONGEST_TOKEN_ANSWER)
+        async with _time_limit(ask.upstream, target):
+            answer = await self._send(token_ask, target, {})
+            if answer.status != 200:
+                refused = failures.refusal(ask.upstream, answer.status, answer.headers, b"", ErrorCode.DENIED)
+                answer.close()
+                raise refused
+            return await self.read(answer, token_ask, _LONGEST_TOKEN_ANSWER)
 
     async def _follow(self, ask: Ask, token: str | None) -> aiohttp.ClientResponse:
         """Send the request and follow its redirects; the token goes to the registry's own origin alone."""
@@ -191,21 +202,42 @@ class UpstreamClient:
 
     async def _send(self, ask: Ask, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         upstream = ask.upstream
+        # Behind a proxy names need not resolve here, and what is dialled is the proxy.
+        is_direct = self._proxies.of(ask.url) is None
+        may_be_private = is_direct and await self._privacy.is_private(upstream, ask.url.host or "")
+        if not may_be_private and url.host not in self._trusted and _is_private_literal(url):
+            raise _bad_redirect(upstream, "leads to a private address")
         status = ""
         try:
-            answer = await self._session.request(
-                ask.method, url, headers=headers, allow_redirects=False, ssl=self._contexts.get(upstream.ca_file, True)
+            answer = await self._session(is_private=may_be_private, is_blob=ask.kind == "blob").request(
+                ask.method,
+                url,
+                headers=headers,
+                allow_redirects=False,
+                ssl=self._contexts.get(upstream.ca_file, True),
+                proxy=self._proxies.of(url),
             )
             status = str(answer.status)
             ask.step()
             return answer
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error.__cause__, PrivateAddressError):
+                raise _bad_redirect(upstream, "leads to a private address") from None
             failure = failures.failure_of(error)
             status = failure
             raise failures.unreachable(upstream, _host(url), failure) from None
         finally:
             if status:
                 self._metrics.upstream_requests.labels(upstream.label, ask.kind, ask.method, status).inc()
+
+
+@contextlib.asynccontextmanager
+async def _time_limit(upstream: Upstream, url: URL) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(BUDGET_SECONDS):
+            yield
+    except TimeoutError:
+        raise failures.unreachable(upstream, _host(url), Failure.TIMEOUT) from None
 
 
 async def _read_at_most(answer: aiohttp.ClientResponse, longest: int) -> bytes | None:
@@ -220,7 +252,8 @@ async def _read_at_most(answer: aiohttp.ClientResponse, longest: int) -> bytes |
 def _target(upstream: Upstream, url: URL, location: str) -> URL:
     try:
         target = url.join(URL(location, encoded=True))
-    except ValueError:
+        target.origin()
+    except (ValueError, UnicodeError):
         raise _bad_redirect(upstream, "redirects to something that is no URL") from None
     if (
         target.scheme not in {"http", "https"}
@@ -238,3 +271,7 @@ def _bad_redirect(upstream: Upstream, what: str) -> RegistryError:
 
 def _host(url: URL) -> str:
     return url.authority
+
+
+def _is_private_literal(url: URL) -> bool:
+    return is_address(url.host or "") and is_private(url.host or "")

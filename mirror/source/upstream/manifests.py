@@ -10,12 +10,13 @@ from mirror.observe.metrics import HubMetrics
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.oci.manifest import digest_of, media_type_of, verifies
+from mirror.oci.manifest import digest_of, is_manifest, media_type_of, verifies
 from mirror.oci.reference import Reference, Repository
 from mirror.source.upstream.client import Ask, UpstreamClient
 from mirror.source.upstream.failures import RETRY_AFTER
 
-LONGEST_MANIFEST = 8 * 2**20
+# Clients take 4 MiB at most.
+LONGEST_MANIFEST = 4 * 2**20
 
 
 class FetchedManifest(NamedTuple):
@@ -31,7 +32,6 @@ class ManifestHead(NamedTuple):
 
     digest: Digest | None
     media_type: str | None
-    size: int | None
 
 
 class UpstreamManifests:
@@ -52,12 +52,13 @@ class UpstreamManifests:
         headers = answer.headers
         body = await self._client.read(answer, ask, LONGEST_MANIFEST)
         digest = reference if isinstance(reference, Digest) else _digest(headers.get("Docker-Content-Digest"))
+        if not isinstance(reference, Digest) and not is_manifest(body):
+            raise _failed(upstream, "sent something that is no manifest")
         if digest is None:
             digest = digest_of(body)
         if not verifies(body, digest):
             self._metrics.digest_mismatches.labels(upstream.label).inc()
-            text = f"upstream {upstream.name} sent a manifest that does not have the digest {digest}"
-            raise RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+            raise _failed(upstream, f"sent a manifest that does not have the digest {digest}")
         return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
 
     async def head(
@@ -71,12 +72,12 @@ class UpstreamManifests:
         answer = await self._client.ask(_ask(upstream, repository, reference, "HEAD")._replace(step=step))
         answer.release()
         headers = answer.headers
-        length = headers.get("Content-Length", "")
-        return ManifestHead(
-            _digest(headers.get("Docker-Content-Digest")),
-            _media_type(headers.get("Content-Type")),
-            int(length) if length.isascii() and length.isdecimal() else None,
-        )
+        return ManifestHead(_digest(headers.get("Docker-Content-Digest")), _media_type(headers.get("Content-Type")))
+
+
+def _failed(upstream: Upstream, what: str) -> RegistryError:
+    text = f"upstream {upstream.name} {what}"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
 
 
 def _ask(upstream: Upstream, repository: Repository, reference: Reference, method: str) -> Ask:

@@ -58,14 +58,28 @@ class Tokens:
             return await asyncio.shield(waiting)
         task = asyncio.ensure_future(self._fetch(scope, fetch))
         self._asking[scope] = task
-        task.add_done_callback(lambda _: self._asking.pop(scope, None))
+        task.add_done_callback(lambda done: self._asked(scope, done))
         return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """End every request under way."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        if asking:
+            await asyncio.wait(asking)
+
+    def _asked(self, scope: Scope, task: asyncio.Future[str | None]) -> None:
+        self._asking.pop(scope, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
 
     async def _fetch(self, scope: Scope, fetch: Callable[[], Awaitable[bytes]]) -> str | None:
         asked_at = time.monotonic()
+        body = await fetch()
         try:
-            answer = msgspec.json.decode(await fetch(), type=_Answer, strict=False)
-        except msgspec.MsgspecError:
+            answer = msgspec.json.decode(body, type=_Answer, strict=False)
+        except (msgspec.MsgspecError, ValueError):
             return None
         token = answer.token or answer.access_token
         if not token or not token.isascii() or not token.isprintable():
