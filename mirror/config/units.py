@@ -11,6 +11,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|%)")
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _MAX_PORT = 65535
+_LONGEST = 20
 
 
 class Duration(float):
@@ -25,7 +26,7 @@ class Duration(float):
         """
         if text == "forever":
             return cls(math.inf)
-        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        match = _DURATION.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
         if match is None:
             raise ValueError(f"{text!r} is not a duration: write 500ms, 10s, 5m, 2h, 30d or forever")
         return cls(float(match[1]) * _SECONDS[match[2]])
@@ -47,7 +48,7 @@ class Size:
         Raises:
             ValueError: `text` is anything else, or more than 100 %.
         """
-        match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+        match = _SIZE.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
         if match is None or (match[2] == "%" and float(match[1]) > 100):
             raise ValueError(f"{text!r} is not a size: write a number with B, KiB, MiB, GiB, TiB or % (at most 100%)")
         if match[2] == "%":

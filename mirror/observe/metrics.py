@@ -103,6 +103,8 @@ def samples(registry: CollectorRegistry) -> Iterator[Sample]:
     """Yield every series of a process."""
     for family in registry.collect():
         for each in family.samples:
+            if each.name.endswith("_created"):
+                continue  # the library's own series, which nobody was promised
             yield Sample(family.name, family.type, family.documentation, each.name, each.labels, each.value)
 
 

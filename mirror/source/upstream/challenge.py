@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 _PIECE = re.compile(
-    r'\s*,?\s*(?:(?P<key>[\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,]+))'
+    r'\s*,?\s*(?:(?P<token68>[\w\-.~+/]+=+)(?=\s*(?:,|$))|(?P<key>[\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,]+))'
     r"|(?P<scheme>[\w!#$%&'*+.^`|~-]+)(?=\s|,|$))"
 )
 _MOST_PIECES = 64
@@ -32,15 +32,14 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
             place = piece.end()
             if piece["scheme"] is not None:
                 found.append((piece["scheme"].lower(), {}))
-            elif found:
+            elif found and piece["key"] is not None:
                 text = piece["bare"] if piece["quoted"] is None else re.sub(r"\\(.)", r"\1", piece["quoted"])
                 found[-1][1].setdefault(piece["key"].lower(), text)
     return [Challenge(scheme, parameters) for scheme, parameters in found]
 
 
 def bearer(values: Iterable[str]) -> Challenge | None:
-    """Return the first Bearer challenge that names a realm."""
-    for challenge in parse_challenges(values):
-        if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
-            return challenge
-    return None
+    """Return the first Bearer challenge whose realm is an address; else the first that names any."""
+    named = [each for each in parse_challenges(values) if each.scheme == "bearer" and each.parameters.get("realm")]
+    addressed = [each for each in named if "://" in each.parameters["realm"]]
+    return next(iter(addressed + named), None)

@@ -137,24 +137,30 @@ class UpstreamClient:
         return await retrying(attempt, count)
 
     async def _authorised(self, ask: Ask) -> aiohttp.ClientResponse:
-        """Ask with the token that is known, and once more for each of two challenges: registries refuse new tokens."""
+        """Ask with the token that is known, else cold, and then with the token that the challenge leads to."""
         scope = Scope(ask.upstream.url, ask.repository.name)
         token = self._tokens.get(scope)
-        for _ in range(2):
+        if token is not None:
             answer = await self._follow(ask, token)
             if answer.status != 401:
-                break
-            challenge = bearer(answer.headers.getall("WWW-Authenticate", []))
-            if challenge is None and token is None:
-                break
+                return await self._accept(ask, answer)
             answer.release()
             self._tokens.drop(scope, token)
-            token = None
-            if challenge is not None:
-                url = token_url(challenge, ask.repository.name)
-                token = await self._tokens.ask(scope, lambda url=url: self._fetch_token(ask, url))  # type: ignore[misc]
-        else:
+        # Asked cold: what a registry says to an expired token may lead nowhere.
+        answer = await self._follow(ask, None)
+        challenge = bearer(answer.headers.getall("WWW-Authenticate", [])) if answer.status == 401 else None
+        if challenge is None:
+            return await self._accept(ask, answer)
+        answer.release()
+        url = token_url(challenge, ask.repository.name)
+        token = await self._tokens.ask(scope, lambda: self._fetch_token(ask, url))
+        answer = await self._follow(ask, token)
+        if answer.status == 401 and token is not None:
+            # Docker Hub is known to refuse a token that is brand-new.
+            answer.release()
             answer = await self._follow(ask, token)
+        if answer.status == 401:
+            self._tokens.drop(scope, token)
         return await self._accept(ask, answer)
 
     async def _accept(self, ask: Ask, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
@@ -170,13 +176,15 @@ class UpstreamClient:
         raise failures.refusal(ask.upstream, answer.status, answer.headers, body, ask.unknown)
 
     async def _fetch_token(self, ask: Ask, url: str) -> bytes:
-        target = _target(ask.upstream, ask.url, url)
+        target = _realm(ask, url)
         token_ask = ask._replace(kind="token", method="GET")
         async with _time_limit(ask.upstream, target):
             answer = await self._send(token_ask, target, {})
             if answer.status != 200:
                 refused = failures.refusal(ask.upstream, answer.status, answer.headers, b"", ErrorCode.DENIED)
                 answer.close()
+                if refused.failure is None:
+                    refused.failure = Failure.CREDENTIALS  # it speaks of the mirror, not of the image
                 raise refused
             return await self.read(answer, token_ask, _LONGEST_TOKEN_ANSWER)
 
@@ -252,7 +260,7 @@ async def _read_at_most(answer: aiohttp.ClientResponse, longest: int) -> bytes |
 def _target(upstream: Upstream, url: URL, location: str) -> URL:
     try:
         target = url.join(URL(location, encoded=True))
-        target.origin()
+        _check_port(target)
     except (ValueError, UnicodeError):
         raise _bad_redirect(upstream, "redirects to something that is no URL") from None
     if (
@@ -262,6 +270,24 @@ def _target(upstream: Upstream, url: URL, location: str) -> URL:
     ):
         raise _bad_redirect(upstream, "redirects to something that is not https")
     return target
+
+
+def _realm(ask: Ask, url: str) -> URL:
+    try:
+        target = URL(url, encoded=True)
+        _check_port(target)
+    except (ValueError, UnicodeError):
+        target = URL()
+    is_web = target.scheme in {"http", "https"} and target.host is not None
+    if not is_web or (ask.url.scheme, target.scheme) == ("https", "http"):
+        text = f"upstream {ask.upstream.name} names a token realm that is not https"
+        raise RegistryError(ErrorCode.DENIED, text, failure=Failure.CREDENTIALS)
+    return target
+
+
+def _check_port(url: URL) -> None:
+    """Raise ValueError for a port that is none: yarl looks only when it is asked for."""
+    _ = url.port
 
 
 def _bad_redirect(upstream: Upstream, what: str) -> RegistryError:

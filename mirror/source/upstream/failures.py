@@ -95,6 +95,6 @@ def retry_after(headers: Mapping[str, str]) -> int | None:
 def _code(body: bytes) -> str:
     try:
         errors = msgspec.json.decode(body, type=_Errors).errors
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return ""
     return errors[0].code if errors else ""

@@ -52,13 +52,13 @@ class UpstreamManifests:
         headers = answer.headers
         body = await self._client.read(answer, ask, LONGEST_MANIFEST)
         digest = reference if isinstance(reference, Digest) else _digest(headers.get("Docker-Content-Digest"))
-        if not isinstance(reference, Digest) and not is_manifest(body):
-            raise _failed(upstream, "sent something that is no manifest")
         if digest is None:
             digest = digest_of(body)
         if not verifies(body, digest):
             self._metrics.digest_mismatches.labels(upstream.label).inc()
             raise _failed(upstream, f"sent a manifest that does not have the digest {digest}")
+        if not isinstance(reference, Digest) and not is_manifest(body):
+            raise _failed(upstream, "sent something that is no manifest")
         return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
 
     async def head(
