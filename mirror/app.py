@@ -55,7 +55,7 @@ class HubApp:
         self.registry = new_registry()
         metrics = HubMetrics(self.registry)
         self.store = Store(settings.store, pools.disk)
-        self._client = UpstreamClient(metrics, tls_contexts(settings), settings.upstreams, Proxies.of_environment())
+        self._client = UpstreamClient(metrics, tls_contexts(settings), Proxies.of_environment())
         manifests = Manifests(UpstreamManifests(self._client, metrics), self.store, settings.freshness)
         blobs = Blobs(self._client, self.store, pools.hashing, metrics)
         self.hub = LocalHub(settings.upstreams, self.store, manifests, blobs, UpstreamListings(self._client))

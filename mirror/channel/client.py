@@ -30,20 +30,26 @@ class HubLost(RegistryError):
         super().__init__(ErrorCode.UNAVAILABLE, "the mirror's hub is restarting", failure=Failure.RESET, retry_after=1)
 
 
+class HubAbsent(HubLost):
+    """There is no hub to ask, and none came back while a call waited."""
+
+
 class RemoteHub:
     """Implements the channel's Protocol over one connection, made anew when it breaks."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._waiting: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[msgspec.Raw]]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
+        self._is_closed = False
         self._decoder = msgspec.msgpack.Decoder(wire.Reply)
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Give the connection up, for good."""
+        self._is_closed = True
         if self._reading is not None:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -51,15 +57,15 @@ class RemoteHub:
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `Hub`."""
-        return await self._call(wire.AskManifest(repository, reference), ManifestFound)
+        return await self._call_again(wire.AskManifest(repository, reference), ManifestFound)
 
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `Hub`."""
-        return await self._call(wire.AskBlob(repository, digest), Body)  # type: ignore[arg-type]
+        return await self._call_again(wire.AskBlob(repository, digest), Body)  # type: ignore[arg-type]
 
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `Hub`."""
-        return await self._call(wire.AskBlobSize(repository, digest), BlobFound)
+        return await self._call_again(wire.AskBlobSize(repository, digest), BlobFound)
 
     async def progress(self, fill: int, offset: int) -> Progress:
         """See `Hub`."""
@@ -70,16 +76,16 @@ class RemoteHub:
 
     async def stream(self, repository: Repository, digest: Digest, start: int) -> _RemoteStream:
         """See `Hub`."""
-        opened = await self._call(wire.OpenStream(repository, digest, start), wire.StreamOpened)
+        opened = await self._call_again(wire.OpenStream(repository, digest, start), wire.StreamOpened)
         return _RemoteStream(self, opened)
 
     async def tags(self, repository: Repository, query: str) -> Listing:
         """See `Hub`."""
-        return await self._call(wire.AskTags(repository, query), Listing)
+        return await self._call_again(wire.AskTags(repository, query), Listing)
 
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `Hub`."""
-        return await self._call(wire.AskReferrers(repository, digest, query), Listing)
+        return await self._call_again(wire.AskReferrers(repository, digest, query), Listing)
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `Hub`."""
@@ -94,17 +100,27 @@ class RemoteHub:
         with contextlib.suppress(RegistryError):
             await self._call(wire.CloseStream(stream), type(None))
 
+    async def _call_again(self, question: wire.Question, kind: type[_Value]) -> _Value:
+        """Ask what can be asked twice; a hub that dies meanwhile is asked again when it is back."""
+        try:
+            return await self._call(question, kind)
+        except HubAbsent:
+            raise
+        except HubLost:
+            return await self._call(question, kind)
+
     async def _call(self, question: wire.Question, kind: type[_Value]) -> _Value:
         number = next(self._numbers)
         writer = await self._connected()
         answered: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answered
+        self._waiting[number] = (writer, answered)
         try:
             writer.write(wire.frame(wire.Call(number, question)))
             await writer.drain()
             value: _Value = msgspec.msgpack.decode(await answered, type=kind, dec_hook=wire.revive)
             return value
         except ConnectionError:
+            self._give_up(writer)
             raise HubLost from None
         except asyncio.CancelledError:
             writer.write(wire.frame(wire.Cancel(number)))
@@ -119,12 +135,14 @@ class RemoteHub:
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         async with self._connecting:
             while self._writer is None:
+                if self._is_closed:
+                    raise HubAbsent
                 try:
                     reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**20)
                     self._reading = asyncio.create_task(self._read(reader, self._writer))
                 except OSError:
                     if asyncio.get_running_loop().time() > deadline:
-                        raise HubLost from None
+                        raise HubAbsent from None
                     await asyncio.sleep(_RECONNECT_SECONDS)
             return self._writer
 
@@ -133,16 +151,19 @@ class RemoteHub:
             while (payload := await wire.read_frame(reader)) is not None:
                 self._take(payload)
         finally:
-            self._writer = None
-            writer.close()
-            waiting, self._waiting = self._waiting, {}
-            for answered in waiting.values():
-                if not answered.done():
+            self._give_up(writer)
+            for asked, answered in self._waiting.values():
+                if asked is writer and not answered.done():
                     answered.set_exception(HubLost())
+
+    def _give_up(self, writer: asyncio.StreamWriter) -> None:
+        if self._writer is writer:
+            self._writer = None
+        writer.close()
 
     def _take(self, payload: bytes) -> None:
         reply = self._decoder.decode(payload)
-        answered = self._waiting.get(reply.number)
+        _, answered = self._waiting.get(reply.number, (None, None))
         if answered is None or answered.done():
             return
         if reply.refusal is not None:

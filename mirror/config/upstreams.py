@@ -87,12 +87,6 @@ class Upstreams:
         return self._exact.get(host)
 
     @property
-    def urls(self) -> frozenset[str]:
-        """Every URL that is configured."""
-        tables = [table for _, _, table in self._globs]
-        return frozenset(filter(None, (*(u.url for u in self._exact.values()), *(t["url"] for t in tables))))
-
-    @property
     def ca_files(self) -> frozenset[str]:
         """Every `ca_file` that is configured."""
         tables = [table for _, _, table in self._globs]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -213,9 +212,6 @@ class Fill:
         partial.added(offset, offset + length)
         verifier.advance()
         self._wake()
-        if partial.wants_save:
-            spans = partial.segments.spans
-            await self._on_disk(lambda: _save(partial, spans))
 
     async def _finish(self, partial: Partial, *, is_right: bool) -> None:
         if not is_right:
@@ -300,25 +296,14 @@ class Fill:
         if self._partial is not None:
             partial = self._partial
             if not self.is_verified:
-                spans = partial.segments.spans
-                await self._on_disk(lambda: _keep(partial, spans))
+                await self._on_disk(lambda: _clear_empty(partial))
             await self._on_disk(partial.close)
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
         return await finished(self._store.disk, call)
 
 
-def _keep(partial: Partial, spans: list[tuple[int, int]]) -> None:
+def _clear_empty(partial: Partial) -> None:
     """Keep what a fill that ended early brought, for the next one to resume; nothing is kept of nothing."""
-    if not partial.path.exists():
-        return
-    if not spans:
+    if not partial.segments.total:
         partial.discard()
-        return
-    _save(partial, spans)
-
-
-def _save(partial: Partial, spans: list[tuple[int, int]]) -> None:
-    """Save the map if the disk lets: without it a restart costs more, nothing else."""
-    with contextlib.suppress(OSError):
-        partial.save(spans)

@@ -13,7 +13,6 @@ from mirror.oci.digest import Digest
 from mirror.store.content import Content
 from mirror.store.segments import Segments
 
-SAVE_EVERY = 2**20
 _MOST_PIECES = 512
 
 
@@ -45,16 +44,19 @@ class Partial:
         self.size: int | None = None
         self.segments = self._recover()
         self.resumed = self.segments.total
-        self._unsaved = 0
+        self._map = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
         self._descriptor = os.open(self.path, flags, 0o644)
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> None:
-        """Write `pieces` one behind the other from `offset` on; they count once `added` says so. Blocks.
+        """Write `pieces` one behind the other from `offset` on, and the map; they count once `added` says so. Blocks.
+
+        The map is there before any reader can see the bytes: what was shown is what a later run resumes from.
 
         Raises:
             OSError: the disk is full or broken.
         """
+        start = offset
         for first in range(0, len(pieces), _MOST_PIECES):
             batch = pieces[first : first + _MOST_PIECES]
             length = sum(map(len, batch))
@@ -65,27 +67,24 @@ class Partial:
                     count = os.pwrite(self._descriptor, rest, offset + length - len(rest))
                     rest = rest[count:]
             offset += length
+        spans = Segments(self.segments.spans)
+        spans.add(start, offset)
+        self.save(spans.spans)
 
     def added(self, start: int, end: int) -> None:
         """Count the bytes from `start` to `end` as there."""
         self.segments.add(start, end)
-        self._unsaved += end - start
-
-    @property
-    def wants_save(self) -> bool:
-        """Whether so much came in that the map should be saved."""
-        return self._unsaved >= SAVE_EVERY
 
     def save(self, spans: list[tuple[int, int]]) -> None:
-        """Save the map; a kill later costs only what came since. Blocks.
+        """Save the map, in one small write that a kill cannot cut. Blocks.
 
         Raises:
             OSError: the disk is full or broken.
         """
-        self._unsaved = 0
-        fresh = self._map_path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(_Map(self._boot_id, self.size, spans)))
-        fresh.replace(self._map_path)
+        line = msgspec.json.encode(_Map(self._boot_id, self.size, spans)) + b"\n"
+        if self._map < 0:
+            self._map = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.pwrite(self._map, line, 0)
 
     def read(self, start: int, end: int) -> bytes:
         """Return bytes that are there. Blocks."""
@@ -103,7 +102,6 @@ class Partial:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self.segments = Segments()
         self.resumed = 0
-        self._unsaved = 0
 
     def publish(self, content: Content) -> None:
         """Give the complete, verified file its final name. Blocks.
@@ -124,9 +122,10 @@ class Partial:
 
     def close(self) -> None:
         """Close the file; what is there stays for a later run."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for descriptor in (self._descriptor, self._map):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor = self._map = -1
 
     def _recover(self) -> Segments:
         found = _resumable(self._map_path, self.path, self._boot_id)
@@ -139,7 +138,7 @@ class Partial:
 def _resumable(map_path: Path, data: Path, boot_id: str) -> _Map | None:
     """Return what a map says that can be relied on; None if that is nothing."""
     try:
-        found = msgspec.json.decode(map_path.read_bytes(), type=_Map)
+        found = msgspec.json.decode(map_path.read_bytes().partition(b"\n")[0], type=_Map)
         length = data.stat().st_size
     except (OSError, msgspec.DecodeError, ValueError):
         return None

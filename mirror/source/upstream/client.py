@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from mirror.config import Upstream, Upstreams
+from mirror.config import Upstream
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
@@ -62,13 +62,10 @@ class Ask(NamedTuple):
 class UpstreamClient:
     """Asks upstreams. Answers come back open, with a success status; every other one is a RegistryError."""
 
-    def __init__(
-        self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext], upstreams: Upstreams, proxies: Proxies
-    ) -> None:
+    def __init__(self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext], proxies: Proxies) -> None:
         """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured."""
         self._metrics = metrics
         self._contexts = contexts
-        self._trusted = frozenset(URL(url).host or "" for url in upstreams.urls) | proxies.hosts
         self._proxies = proxies
         self._privacy = Privacy()
         self._tokens = Tokens()
@@ -80,12 +77,12 @@ class UpstreamClient:
         for session in self._sessions.values():
             await session.close()
 
-    def _session(self, *, is_private: bool, is_blob: bool) -> aiohttp.ClientSession:
-        """Return the connections for one kind of upstream and of request: slow blobs must not starve manifests."""
-        session = self._sessions.get((is_private, is_blob))
+    def _session(self, *, is_free: bool, is_blob: bool) -> aiohttp.ClientSession:
+        """Return the connections that may lead anywhere or not, and of blobs or not: slow ones must starve nothing."""
+        session = self._sessions.get((is_free, is_blob))
         if session is None:
-            resolver = None if is_private else GuardedResolver(self._trusted)
-            session = self._sessions[is_private, is_blob] = aiohttp.ClientSession(
+            resolver = None if is_free else GuardedResolver()
+            session = self._sessions[is_free, is_blob] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0, limit_per_host=_MOST_CONNECTIONS, ttl_dns_cache=60, resolver=resolver
                 ),
@@ -210,14 +207,15 @@ class UpstreamClient:
 
     async def _send(self, ask: Ask, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         upstream = ask.upstream
+        is_own = url.host == ask.url.host
         # Behind a proxy names need not resolve here, and what is dialled is the proxy.
-        is_direct = self._proxies.of(ask.url) is None
-        may_be_private = is_direct and await self._privacy.is_private(upstream, ask.url.host or "")
-        if not may_be_private and url.host not in self._trusted and _is_private_literal(url):
+        is_proxied = self._proxies.of(url) is not None
+        is_free = is_own or is_proxied or await self._privacy.is_private(upstream, ask.url.host or "")
+        if not is_own and (is_proxied or not is_free) and _is_private_literal(url):
             raise _bad_redirect(upstream, "leads to a private address")
         status = ""
         try:
-            answer = await self._session(is_private=may_be_private, is_blob=ask.kind == "blob").request(
+            answer = await self._session(is_free=is_free, is_blob=ask.kind == "blob").request(
                 ask.method,
                 url,
                 headers=headers,
@@ -300,4 +298,8 @@ def _host(url: URL) -> str:
 
 
 def _is_private_literal(url: URL) -> bool:
-    return is_address(url.host or "") and is_private(url.host or "")
+    """Say whether a URL names a private address, or a number that aiohttp would dial without asking the resolver."""
+    host = url.host or ""
+    if is_address(host):
+        return is_private(host)
+    return ":" in host or host.replace(".", "").isdigit()

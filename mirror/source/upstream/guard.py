@@ -20,10 +20,9 @@ class PrivateAddressError(OSError):
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names for dialling, without private addresses but for hosts that the configuration itself names."""
+    """Resolves names for dialling, without their private addresses."""
 
-    def __init__(self, trusted: frozenset[str]) -> None:
-        self._trusted = trusted
+    def __init__(self) -> None:
         self._resolver = ThreadedResolver()
 
     async def resolve(
@@ -36,8 +35,6 @@ class GuardedResolver(AbstractResolver):
             OSError: the name cannot be resolved.
         """
         found = await self._resolver.resolve(host, port, family)
-        if host in self._trusted:
-            return found
         public = [each for each in found if not is_private(each["host"])]
         if not public:
             raise PrivateAddressError(f"{host} has only private addresses")

@@ -20,12 +20,6 @@ class Proxies:
         """Return what `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say."""
         return cls(getproxies_environment())
 
-    @property
-    def hosts(self) -> frozenset[str]:
-        """The hosts of the proxies themselves."""
-        urls = [url for scheme, url in self._proxies.items() if scheme != "no"]
-        return frozenset(filter(None, (URL(url).host for url in urls)))
-
     def of(self, url: URL) -> str | None:
         """Return the proxy through which a URL is dialled, None if it is dialled itself."""
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
