@@ -102,12 +102,17 @@ class RemoteHub:
 
     async def _call_again(self, question: wire.Question, kind: type[_Value]) -> _Value:
         """Ask what can be asked twice; a hub that dies meanwhile is asked again when it is back."""
-        try:
-            return await self._call(question, kind)
-        except HubAbsent:
-            raise
-        except HubLost:
-            return await self._call(question, kind)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._call(question, kind)
+            except HubAbsent:
+                raise
+            except HubLost:
+                if loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _call(self, question: wire.Question, kind: type[_Value]) -> _Value:
         number = next(self._numbers)
