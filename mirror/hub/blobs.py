@@ -109,9 +109,9 @@ class Blobs:
             await fill.over()
             if fill.error is not None:
                 raise fill.error
-        self._store.link(repository, digest, Link(None, True, None))
         if fill.lost_room:
             return Unstored(fill.size, CacheStatus(Outcome.MISS, is_stored=False))
+        self._store.link(repository, digest, Link(None, True, None))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
 
     async def size(self, upstream: Upstream, repository: Repository, digest: Digest) -> BlobFound:
@@ -156,6 +156,7 @@ class Blobs:
             self._metrics,
         )
         await passage.open()
+        self._store.link(repository, digest, Link(None, True, None))
         return passage
 
     def _start(self, upstream: Upstream, repository: Repository, digest: Digest) -> Fill:

@@ -176,6 +176,8 @@ class Manifests:
         body = None if link is None or link.media_type is None else self._store.shelf.manifest(digest)
         if link is None or link.media_type is None or body is None:
             return None
+        if digest in self._store.shelf.unpublished:
+            self._store.publish_manifest(digest, body)
         return _Held(digest, link.media_type, body, was_fetched=False)
 
     def _elsewhere(self, repository: Repository, digest: Digest) -> _Held | None:

@@ -102,7 +102,7 @@ class Pull:
         if isinstance(reference, Digest):
             link = self._shelf.link(repository, reference)
             body = None if link is None or link.media_type is None else self._shelf.manifest(reference)
-            if link is None or link.media_type is None or body is None:
+            if link is None or link.media_type is None or body is None or reference in self._shelf.unpublished:
                 return None
             return ManifestFound(reference, link.media_type, body, _HIT)
         state = self._shelf.tag(repository, reference)
@@ -110,7 +110,7 @@ class Pull:
         if state is None or seconds_left(state, self._freshness, now) <= 0:
             return None
         body = self._shelf.manifest(state.digest)
-        if body is None:
+        if body is None or state.digest in self._shelf.unpublished:
             return None
         status = status_of(state, self._freshness, now, Outcome.HIT)
         return ManifestFound(state.digest, state.media_type, body, status)

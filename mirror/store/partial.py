@@ -14,6 +14,7 @@ from mirror.store.content import Content
 from mirror.store.segments import Segments
 
 _MOST_PIECES = 512
+_SMALL = 16 * 2**20
 
 
 class _Map(msgspec.Struct, frozen=True):
@@ -146,17 +147,35 @@ def _resumable(map_path: Path, data: Path, boot_id: str) -> _Map | None:
     return msgspec.structs.replace(found, spans=spans) if found.boot_id == boot_id and spans else None
 
 
-def clear_leftovers(folder: Path, boot_id: str) -> int:
-    """Delete what cannot be resumed from the folder of partial files; return how many bytes of the others are there."""
+def clear_leftovers(folder: Path, boot_id: str, content: Content) -> int:
+    """Bring the folder of partial files in order after a kill; return how many bytes are there of those that stay.
+
+    Small ones that only lack their final name are given it. What cannot be resumed is deleted.
+    """
     taken = 0
     kept = set()
     for path in folder.glob("*.map"):
         data = path.with_suffix(".data")
         found = _resumable(path, data, boot_id)
-        if found is not None:
+        if found is not None and not _publish_complete(data, found, content):
             kept |= {path, data}
             taken += Segments(found.spans).total
     for path in set(folder.iterdir()) - kept:
         with contextlib.suppress(OSError):
             path.unlink()
     return taken
+
+
+def _publish_complete(data: Path, found: _Map, content: Content) -> bool:
+    """Verify and publish a small file that is complete; False if it is not, or cannot be."""
+    if found.size is None or found.size > _SMALL or Segments(found.spans).end_from(0) < found.size:
+        return False
+    digest = Digest(data.stem.replace("-", ":", 1))
+    try:
+        os.truncate(data, found.size)
+        is_right = Digest.of(data.read_bytes(), digest.algorithm) == digest
+        if is_right:
+            content.publish(data, digest)
+    except OSError:
+        return False
+    return is_right

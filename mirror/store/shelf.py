@@ -44,6 +44,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._used: dict[Digest, float] = {}
         self._file = 0
+        self.unpublished: set[Digest] = set()
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
 

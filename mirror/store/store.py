@@ -27,6 +27,7 @@ from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
 FORMAT = 1
+_MOST_UNPUBLISHED = 10_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -102,7 +103,7 @@ class Store:
         self._journal = Journal(self.path / "journal")
         recovery = Recovery(self._journal, self.shelf)
         recovery.run()
-        used = clear_leftovers(self.path / "partial", self._boot_id)
+        used = clear_leftovers(self.path / "partial", self._boot_id, self.content)
         total = 0
         for size in self.content.scan():
             used += size
@@ -155,8 +156,12 @@ class Store:
 
     def keep_manifest(self, repository: Repository, digest: Digest, media_type: str, body: bytes) -> None:
         """Keep a verified manifest and link it: in memory at once, on disk soon, unless the disk is full."""
-        self.shelf.keep_hot(digest, body)
         self.link(repository, digest, Link(media_type, False, len(body)), body)
+        self.publish_manifest(digest, body)
+
+    def publish_manifest(self, digest: Digest, body: bytes) -> None:
+        """Have a manifest on disk soon, if it is not; if the disk is full, once more when it is asked for again."""
+        self.shelf.keep_hot(digest, body)
         if digest not in self._publishing and self.content.size(digest) is None:
             task = self._publishing[digest] = asyncio.create_task(self._publish_manifest(digest, body))
             task.add_done_callback(lambda _: self._publishing.pop(digest, None))
@@ -180,6 +185,9 @@ class Store:
             self._writer.put(Change((entry,) if survives else (), rows, str(repository)))
 
     async def _publish_manifest(self, digest: Digest, body: bytes) -> None:
+        self.shelf.unpublished.add(digest)
+        while len(self.shelf.unpublished) > _MOST_UNPUBLISHED:
+            self.shelf.unpublished.pop()
         if not self.room.claim(len(body)):
             return
         fresh = self.path / "partial" / f"{uuid.uuid4().hex}.manifest"
@@ -197,3 +205,4 @@ class Store:
             return
         self.room.spend(len(body))
         self.objects["manifest"] += 1
+        self.shelf.unpublished.discard(digest)

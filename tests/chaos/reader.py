@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import socket
 import struct
 import threading
@@ -34,17 +35,19 @@ class Reader:
 
     def __init__(self, url: str, target: str, headers: Mapping[str, str] | None = None) -> None:
         self.status = 0
-        self.headers: Mapping[str, str] = {}
+        self.headers = http.client.HTTPMessage()
         self.arrivals: list[Arrival] = []
         self.is_complete = False
         """Whether the body ended as its framing says it should."""
         self.error: Exception | None = None
-        self._target = target
+        self.target = target
         self._asked = dict(headers or {})
         self._hash = hashlib.new("sha512" if "sha512:" in target else "sha256")
         self._address = urlsplit(url).netloc
         self._socket: socket.socket | None = None
         self._is_killed = False
+        self._may_read = threading.Event()
+        self._may_read.set()
         self._beginning = b""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
@@ -72,15 +75,15 @@ class Reader:
     def wait(self, seconds: float = PATIENCE) -> Self:
         """Wait until the answer is over."""
         self._thread.join(seconds)
-        assert self.has_ended, f"{self._target}: {self.received} bytes came in {seconds} s, and no end"
+        assert self.has_ended, f"{self.target}: {self.received} bytes came in {seconds} s, and no end"
         return self
 
     def wait_for(self, total: int, seconds: float = PATIENCE) -> Self:
         """Wait until the head and `total` body bytes are there."""
         deadline = time.monotonic() + seconds
         while not self.arrivals or self.received < total:
-            assert not self.has_ended, f"{self._target}: ended with {self.received} bytes: {self}"
-            assert time.monotonic() < deadline, f"{self._target}: {self.received} bytes came in {seconds} s"
+            assert not self.has_ended, f"{self.target}: ended with {self.received} bytes: {self}"
+            assert time.monotonic() < deadline, f"{self.target}: {self.received} bytes came in {seconds} s"
             time.sleep(_POLL)
         return self
 
@@ -92,17 +95,25 @@ class Reader:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 self._socket.shutdown(socket.SHUT_RDWR)
 
+    def hold(self) -> None:
+        """Read no more, until `go_on`."""
+        self._may_read.clear()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._may_read.set()
+
     def longest_pause(self, since: float) -> float:
         """Return the longest time without a byte from the moment `since` on, in seconds."""
         moments = [since, *(arrival.moment for arrival in self.arrivals if arrival.moment > since)]
-        return max((later - earlier for earlier, later in zip(moments, moments[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0.0)
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
         try:
             connection.connect()
             self._socket = connection.sock
-            connection.request("GET", self._target, headers=self._asked)
+            connection.request("GET", self.target, headers=self._asked)
             response = connection.getresponse()
             self.status, self.headers = response.status, response.headers
             self.arrivals.append(Arrival(time.monotonic(), 0))
@@ -115,6 +126,7 @@ class Reader:
     def _read(self, response: http.client.HTTPResponse) -> None:
         length = response.length
         while (length is None or self.received < length) and not self._is_killed:
+            self._may_read.wait(PATIENCE)
             piece = response.read1(_READ if length is None else min(_READ, length - self.received))
             if not piece:
                 break
@@ -124,7 +136,7 @@ class Reader:
             self.arrivals.append(Arrival(time.monotonic(), self.received + len(piece)))
         self.is_complete = not self._is_killed and length in {None, self.received}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"status {self.status}, {self.received} bytes, complete: {self.is_complete}, error: {self.error!r}"
 
 
@@ -154,13 +166,13 @@ class Client:
     def wait(self, seconds: float = PATIENCE) -> Self:
         """Wait until the pull is over."""
         self._thread.join(seconds)
-        assert not self._thread.is_alive(), f"the pull did not end in {seconds} s: {[str(one) for one in self.readers]}"
+        assert not self._thread.is_alive(), f"the pull did not end in {seconds} s: {self.readers}"
         return self
 
     def assert_whole(self) -> None:
         """Check that everything of the image came, and is right."""
         expected = [self._image.index.digest, self._part.manifest.digest, *(blob.digest for blob in self._part.blobs)]
-        assert [reader.digest for reader in self.readers] == expected, [str(reader) for reader in self.readers]
+        assert [reader.digest for reader in self.readers] == expected, self.readers
         assert all(reader.status == 200 and reader.is_complete for reader in self.readers)
 
     def _run(self) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.replica import Replica
+from tests.upstream import Upstream
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
@@ -94,3 +100,57 @@ def test_exits_0__when_asked_to_end(which: signal.Signals, tmp_path: Path) -> No
         running._process.send_signal(which)
         assert running._process.wait(20) == 0
     assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("log", ["a full disk", "a reader that left"])
+def test_serves__where_its_log_cannot_be_written(log: str, tmp_path: Path) -> None:
+    running = replica(tmp_path / "store", LOG__LEVEL="info")
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") if log == "a reader that left" else Path("/dev/full").open("wb") as stderr:
+        os.close(reader)
+        process = subprocess.Popen(running._command, env=running._environment, stderr=stderr)
+    try:
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline and not running._ready():
+            time.sleep(0.02)
+        with urllib.request.urlopen(f"{running.url}/v2/", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_leaves_nobody_waiting__who_comes_as_it_ends(tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def knock(port: int) -> None:
+        """Ask again and again until nobody listens; note how that was told."""
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5) as answer:
+                    answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                refusals.append(repr(error))
+                if not isinstance(error, ConnectionResetError | http.client.RemoteDisconnected):
+                    return
+
+    with Upstream() as upstream:
+        digest = upstream.push_random_blob("library/app", 6 * 2**20)
+        upstream.dials.blob_stall = 2 * 2**20
+        with Replica(tmp_path / "store", upstreams={"docker.io": upstream.url}) as running:
+            with urllib.request.urlopen(f"{running.url}/v2/library/app/blobs/{digest}") as download:
+                download.read(2**20)
+                clients = [threading.Thread(target=knock, args=(running.port,)) for _ in range(6)]
+                for client in clients:
+                    client.start()
+                os.kill(running.pid, signal.SIGTERM)
+                for client in clients:
+                    client.join(30)
+                assert not any(client.is_alive() for client in clients)
+                assert not [each for each in refusals if "timed out" in each]
+                upstream.release()
+                assert len(download.read()) == 5 * 2**20
+            assert running._process is not None
+            assert running._process.wait(20) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from mirror import config
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.reference import Repository
-from mirror.source.upstream import UpstreamBlobs, UpstreamClient, UpstreamListings, UpstreamManifests
+from mirror.source.upstream import Proxies, UpstreamBlobs, UpstreamClient, UpstreamListings, UpstreamManifests
 from tests.upstream import Upstream
 
 HOST = "registry.example"
@@ -37,16 +37,21 @@ class Source:
 
 
 @asynccontextmanager
-async def asking(url: str, ca_file: str = "") -> AsyncIterator[Source]:
-    """Open a client for the upstream at `url`."""
-    upstreams = config.Upstreams({HOST: {"url": url, "ca_file": ca_file}})
+async def asking(
+    url: str,
+    ca_file: str = "",
+    proxies: Mapping[str, str] | None = None,
+    others: Mapping[str, str] | None = None,
+) -> AsyncIterator[Source]:
+    """Open a client for the upstream at `url`, beside `others`, with proxies as the environment would name them."""
+    tables = {name: {"url": other} for name, other in (others or {}).items()}
+    upstreams = config.Upstreams({HOST: {"url": url, "ca_file": ca_file}, **tables})
     upstream = upstreams.lookup(HOST)
     assert upstream is not None
     registry = new_registry()
     metrics = HubMetrics(registry)
     contexts = {ca_file: ssl.create_default_context(cafile=ca_file)} if ca_file else {}
-    client = UpstreamClient(metrics, contexts)
-    await client.open()
+    client = UpstreamClient(metrics, contexts, Proxies(proxies or {}))
     try:
         manifests = UpstreamManifests(client, metrics)
         blobs, listings = UpstreamBlobs(client, upstream), UpstreamListings(client)

@@ -15,7 +15,10 @@ REALM = "https://auth.example/token"
     ("header", "parameters"),
     [
         (f'Bearer realm="{REALM}"', {}),
-        (f'Bearer realm="{REALM}",service="r",scope="repository:a/b:pull,push"', {"service": "r", "scope": "repository:a/b:pull,push"}),
+        (
+            f'Bearer realm="{REALM}",service="r",scope="repository:a/b:pull,push"',
+            {"service": "r", "scope": "repository:a/b:pull,push"},
+        ),
         (f'bEARER  Realm = "{REALM}" , SERVICE=r', {"service": "r"}),
         (f'Bearer service="a \\"quoted\\" word",realm="{REALM}"', {"service": 'a "quoted" word'}),
         (f'Basic realm="x", Bearer realm="{REALM}",service="r"', {"service": "r"}),
@@ -24,7 +27,7 @@ REALM = "https://auth.example/token"
         (f'Bearer realm="{REALM}",error="invalid_token",', {"error": "invalid_token"}),
         (f'Bearer realm="{REALM}", realm="https://evil.example"', {}),
     ],
-)  # fmt: skip
+)
 def test_finds_bearer(header: str, parameters: dict[str, str]) -> None:
     found = bearer([header])
     assert found is not None

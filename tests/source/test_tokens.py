@@ -95,8 +95,9 @@ class TestChallenges:
             {"challenge_scope": "never"},
             {"challenge_scope_text": "aws"},
             {"challenge_realm": "foreign"},
+            {"challenge_extra": ['Bearer realm="/token",service="registry.test"']},
         ],
-        ids=lambda dials: next(iter(dials)),
+        ids=str,
     )
     async def test_are_answered(self, dials: dict[str, object], guarded: Upstream, source: Source) -> None:
         for name, value in dials.items():
@@ -110,9 +111,7 @@ class TestChallenges:
         await source.manifests.fetch(source.upstream, APP, TAG)
         assert token_requests(guarded) == 1
 
-    @pytest.mark.parametrize(
-        "realm", ["/token", "ftp://127.0.0.1/", "http://", "http://[::1", "http://h:99999/", "http://a b/", "ä"]
-    )
+    @pytest.mark.parametrize("realm", ["ftp://127.0.0.1/", "http://", "http://[::1", "http://h:99999/", "http://a b/"])
     async def test_are_an_error__where_the_realm_is_no_address(
         self, realm: str, guarded: Upstream, source: Source
     ) -> None:

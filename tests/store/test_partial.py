@@ -100,13 +100,12 @@ class TestResuming:
         (tmp_path / f"{NAME}.map").write_bytes(content)
         assert found(tmp_path) == ([], None)
 
-    def test_counts_nothing_saved__before_it_was(self, tmp_path: Path) -> None:
+    def test_counts_all_written__without_being_told(self, tmp_path: Path) -> None:
         begun(tmp_path, (0, 100))
         partial = Partial(tmp_path, DIGEST, BOOT)
         partial.write(100, [DATA[100:200]])
-        partial.added(100, 200)
         partial.close()
-        assert found(tmp_path)[0] == [(0, 100)]
+        assert found(tmp_path)[0] == [(0, 200)]
 
 
 class TestWriting:
@@ -152,7 +151,7 @@ class TestWriting:
 class TestLeftovers:
     def test_keep__what_can_be_resumed_and_count_its_bytes(self, tmp_path: Path) -> None:
         begun(tmp_path, (0, 100), (8192, 9000))
-        taken = clear_leftovers(tmp_path, BOOT)
+        taken = clear_leftovers(tmp_path, BOOT, Content(tmp_path.parent / "content"))
         files = sorted(tmp_path.iterdir())
         assert [file.name for file in files] == [f"{NAME}.data", f"{NAME}.map"]
         assert taken == 100 + 808
@@ -163,5 +162,5 @@ class TestLeftovers:
         other = f"sha256-{'a' * 64}"
         for name in (f"{other}.data", f"sha256-{'b' * 64}.map", f"{NAME}.new", "0123456789abcdef.manifest", "stray"):
             (tmp_path / name).write_bytes(b"x")
-        clear_leftovers(tmp_path, BOOT)
+        clear_leftovers(tmp_path, BOOT, Content(tmp_path.parent / "content"))
         assert sorted(file.name for file in tmp_path.iterdir()) == [f"{NAME}.data", f"{NAME}.map"]

@@ -162,13 +162,14 @@ async def test_serves_everything__opened_on_a_full_disk(
         if damage is not None:
             damage(path / "index")
             (path / "index").mkdir()
-        filler = fill_up(disk)
+        fillers = fill_up(disk)
         late = Image(len(stock.images))
         async with opened(path) as store:
             assert missing(store, stock.images) == []
             store.set_tag(REPOSITORY, late.tag, late.state)
             assert store.shelf.tag(REPOSITORY, late.tag) == late.state
-            filler.unlink()
+            for filler in fillers:
+                filler.unlink()
         async with opened(path) as store:
             assert missing(store, stock.images) == []
             assert store.shelf.tag(REPOSITORY, late.tag) == late.state

@@ -1,0 +1,1 @@
+"""The channel between doors and the hub: both transports behave alike."""

@@ -1,0 +1,1 @@
+"""Readers of one blob, each with a fate of its own."""
