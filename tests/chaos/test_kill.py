@@ -17,7 +17,7 @@ from tests.benchmarks.processes import tree
 from tests.chaos.reader import Client, Reader, assert_nothing_wrong, get
 from tests.chaos.scene import KIB, MIB, TAIL, eventually
 from tests.replica import Replica
-from tests.upstream import Upstream
+from tests.upstream import Image, Upstream
 
 _KILLS = int(os.environ.get("CHAOS_KILLS", "8"))
 _MOST_AGAIN = 8 * MIB
@@ -80,9 +80,11 @@ def test_pull__killed_while_blobs_get_their_final_names(upstream: Upstream, tmp_
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     replica = Replica(tmp_path / "store", upstreams={"docker.io": upstream.url})
+    images: list[Image] = []
     try:
         for kill in range(_KILLS):
             image = upstream.push_image("library/small", f"{kill}", ["linux/amd64"], [200_000] * 10, kill, raw=True)
+            images.append(image)
             replica.start()
             client = Client(replica.url, image)
             time.sleep(moments.uniform(0.0, 0.08))
@@ -93,6 +95,8 @@ def test_pull__killed_while_blobs_get_their_final_names(upstream: Upstream, tmp_
             Client(replica.url, image).wait().assert_whole()
             replica.kill()
         replica.start()
+        for image in images:
+            Client(replica.url, image).wait().assert_whole()
         assert replica.stop() == 0
         assert_nothing_wrong(replica.store)
         assert list((replica.store / "partial").iterdir()) == [], f"seed {seed}"
