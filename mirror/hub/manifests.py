@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -128,11 +129,11 @@ class Manifests:
         try:
             head = await self._source.head(upstream, repository, tag, step.set)
             if head.digest is None:
-                return await self._get(upstream, repository, tag)
+                return await self._get(upstream, repository, tag, step.set)
             media_type = head.media_type if head.digest != state.digest else state.media_type
             held = self._held(repository, head.digest)
             if held is None:
-                held = await self._fetch(upstream, repository, head.digest)
+                held = await self._fetch(upstream, repository, head.digest, step.set)
             new = TagState(held.digest, media_type or held.media_type, len(held.body), asked_at)
             self._store.set_tag(repository, tag, new)
             return held
@@ -140,15 +141,17 @@ class Manifests:
             if error.failure is not None or error.status != 404:
                 raise
             # A HEAD's 404 for a tag that is held is believed once a GET confirms it.
-            return await self._get(upstream, repository, tag)
+            return await self._get(upstream, repository, tag, step.set)
         finally:
             self._steps.pop((repository, tag), None)
 
-    async def _get(self, upstream: Upstream, repository: Repository, tag: Tag) -> _Held:
+    async def _get(
+        self, upstream: Upstream, repository: Repository, tag: Tag, step: Callable[[], None] = lambda: None
+    ) -> _Held:
         """Fetch what the tag points to, and remember where that is."""
         asked_at = time.time()
         try:
-            held = await self._fetch(upstream, repository, tag)
+            held = await self._fetch(upstream, repository, tag, step)
         except RegistryError as error:
             if error.status == 404 and self._store.shelf.tag(repository, tag) is not None:
                 self._store.drop_tag(repository, tag)
@@ -165,8 +168,14 @@ class Manifests:
         self._store.link(repository, digest, Link(elsewhere.media_type, False, len(elsewhere.body)), elsewhere.body)
         return elsewhere
 
-    async def _fetch(self, upstream: Upstream, repository: Repository, reference: Reference) -> _Held:
-        fetched = await self._source.fetch(upstream, repository, reference)
+    async def _fetch(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        reference: Reference,
+        step: Callable[[], None] = lambda: None,
+    ) -> _Held:
+        fetched = await self._source.fetch(upstream, repository, reference, step)
         self._store.keep_manifest(repository, fetched.digest, fetched.media_type, fetched.body)
         return _Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True)
 

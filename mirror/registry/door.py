@@ -118,6 +118,8 @@ class Door:
 
     def _write_line(self, request: web.BaseRequest, answer: Answer, outcome: Outcome, seconds: float) -> None:
         facts: dict[str, object] = {} if answer.cut is None else {"cut": str(answer.cut)}
+        if answer.refused is not None:
+            facts["error"] = answer.refused
         self._log.info(
             "request",
             client=request.remote,
@@ -200,4 +202,4 @@ def _refusal(error: RegistryError, target: Target | None) -> Answer:
         outcome = Outcome.DENIED
     elif error.status == 404:
         outcome = Outcome.MISS
-    return Answer(response, outcome, 0)
+    return Answer(response, outcome, 0, refused=error.message)

@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     """An answer to be sent, or sent already.
 
     `sent` counts body bytes; `cut` is why the body ended early, if it did; `first_byte` is the seconds from the
-    handler's start to the head of an answer that was sent already.
+    handler's start to the head of an answer that was sent already; `refused` is what an error tells the client.
     """
 
     response: web.StreamResponse
@@ -36,6 +36,7 @@ class Answer(NamedTuple):
     sent: int
     cut: Exception | None = None
     first_byte: float | None = None
+    refused: str | None = None
 
 
 class Handlers:

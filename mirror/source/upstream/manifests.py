@@ -41,13 +41,19 @@ class UpstreamManifests:
         self._client = client
         self._metrics = metrics
 
-    async def fetch(self, upstream: Upstream, repository: Repository, reference: Reference) -> FetchedManifest:
-        """Return a manifest.
+    async def fetch(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        reference: Reference,
+        step: Callable[[], None] = lambda: None,
+    ) -> FetchedManifest:
+        """Return a manifest; `step` is called whenever the request moved forward.
 
         Raises:
             RegistryError: the upstream has none, failed, or sent something with another digest.
         """
-        ask = _ask(upstream, repository, reference, "GET")
+        ask = _ask(upstream, repository, reference, "GET")._replace(step=step)
         answer = await self._client.ask(ask)
         headers = answer.headers
         body = await self._client.read(answer, ask, LONGEST_MANIFEST)
