@@ -78,6 +78,11 @@ class Download:
         assert not self._thread.is_alive(), "the download is stuck"
         return self.broken is None and f"sha256:{self._hash.hexdigest()}" == self._expected
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended, well or not."""
+        return not self._thread.is_alive()
+
     def _read(self) -> None:
         try:
             while piece := self._answer.read1(65536):
@@ -87,6 +92,16 @@ class Download:
             self.broken = error
         finally:
             self._connection.close()
+
+
+def release(upstream: Upstream, *downloads: Download) -> None:
+    """Let the upstream's stalled answers go on, those too that are only about to stall, until the downloads end."""
+
+    def have_ended() -> bool:
+        upstream.release()
+        return all(each.has_ended for each in downloads)
+
+    until(have_ended, "the downloads have ended")
 
 
 class TestTogether:
@@ -136,7 +151,7 @@ class TestDoor:
         until(lambda: all(each.received >= MIB for each in downloads), "every download is on its way")
         victim = downloads[0].door
         os.kill(victim, signal.SIGKILL)
-        upstream.release()
+        release(upstream, *downloads)
         assert [each.is_right for each in downloads] == [each.door != victim for each in downloads]
         until(family.is_whole, "another door took its place")
         assert victim not in family.children
@@ -178,6 +193,7 @@ class TestHub:
                 "the blob is asked for again",
             )
         upstream.reset()
+        release(upstream, download)
         assert download.is_right
 
     def test_that_hangs__is_not_needed_for_what_is_held(self, family: Family, image: Image) -> None:
@@ -215,7 +231,7 @@ class TestEnd:
         until(lambda: download.received >= MIB, "the download is on its way")
         os.kill(family.replica.pid, signal.SIGTERM)
         until(lambda: not family.answers(), "no new connection is accepted")
-        upstream.release()
+        release(upstream, download)
         assert download.is_right
         assert family.wait() == 0
         assert family.survivors() == set()
