@@ -142,6 +142,8 @@ def test_leaves_nobody_waiting__who_comes_as_it_ends(tmp_path: Path) -> None:
         with Replica(tmp_path / "store", upstreams={"docker.io": upstream.url}) as running:
             with urllib.request.urlopen(f"{running.url}/v2/library/app/blobs/{digest}") as download:
                 download.read(2**20)
+                while upstream.counters.sent(digest) < 2 * 2**20:
+                    time.sleep(0.01)
                 clients = [threading.Thread(target=knock, args=(running.port,)) for _ in range(6)]
                 for client in clients:
                     client.start()
