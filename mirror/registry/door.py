@@ -33,6 +33,7 @@ _BACKLOG = 1024
 # How long the body of a refused push is read on so that its sender sees the answer.
 _LINGER_SECONDS = 0.1
 _CUT_SECONDS = 0.5
+_SETTLING_TURNS = 20
 
 
 class Door:
@@ -78,7 +79,12 @@ class Door:
             server.close()
         if not self._servers:
             return
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)  # what was accepted just now becomes a connection
         self._protocol.pre_shutdown()
+        for connection in self._protocol.connections:
+            if connection._current_request is None:  # noqa: SLF001 - one that was told to close before it began hangs
+                connection.force_close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(grace) else grace):
                 await self._idle.wait()
