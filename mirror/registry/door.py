@@ -33,7 +33,7 @@ _BACKLOG = 1024
 # How long the body of a refused push is read on so that its sender sees the answer.
 _LINGER_SECONDS = 0.1
 _CUT_SECONDS = 0.5
-_SETTLING_TURNS = 20
+_SETTLING_SECONDS = 0.05
 
 
 class Door:
@@ -79,16 +79,22 @@ class Door:
             server.close()
         if not self._servers:
             return
-        for _ in range(_SETTLING_TURNS):
-            await asyncio.sleep(0)  # what was accepted just now becomes a connection
-        self._protocol.pre_shutdown()
-        for connection in self._protocol.connections:
-            if connection._current_request is None:  # noqa: SLF001 - one that was told to close before it began hangs
-                connection.force_close()
+        closing = asyncio.create_task(self._close_idle())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(grace) else grace):
+                await asyncio.sleep(_SETTLING_SECONDS)
                 await self._idle.wait()
+        closing.cancel()
         await self._protocol.shutdown(_CUT_SECONDS)
+
+    async def _close_idle(self) -> None:
+        """Close what waits for a request, again and again: what was accepted last becomes a connection later."""
+        while True:
+            self._protocol.pre_shutdown()
+            for connection in self._protocol.connections:
+                if connection._current_request is None:  # noqa: SLF001 - told to close before it began, it hangs
+                    connection.force_close()
+            await asyncio.sleep(_SETTLING_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._busy += 1
