@@ -10,6 +10,7 @@ from mirror.config.settings import Freshness as FreshnessSettings
 from mirror.config.settings import Log as LogSettings
 from mirror.config.settings import Settings
 from mirror.config.settings import Store as StoreSettings
+from mirror.config.units import Secret
 from mirror.config.upstreams import BUILT_IN, Upstream, Upstreams
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigError",
     "FreshnessSettings",
     "LogSettings",
+    "Secret",
     "Settings",
     "StoreSettings",
     "Upstream",

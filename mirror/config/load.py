@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from mirror.config.settings import PLANNED, PLANNED_OF_UPSTREAMS, Settings
-from mirror.config.units import Address, Duration, Size
-from mirror.config.upstreams import Upstreams
+from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Settings
+from mirror.config.units import Address, Duration, Rate, Secret, Size
+from mirror.config.upstreams import Upstreams, UpstreamTable
 from mirror.oci.errors import LayoverError
 
 DEFAULT_FILE = Path("/etc/layover/layover.toml")
@@ -25,7 +25,7 @@ _KUBERNETES = re.compile(
 _TABLES = frozenset({"server", "server.tls", "log", "store", "fleet", "freshness", "prefetch", "access", "upstreams"})
 _PATH_IN_MESSAGE = re.compile(r" - at `\$\.?([^`]*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
-_JSON = frozenset({"server.listen", "server.workers", "access.allow", "access.deny"})
+_JSON = frozenset({"server.listen", "server.workers", "access.allow", "access.deny", "freshness.rules"})
 
 Tree = dict[str, Any]
 
@@ -35,11 +35,6 @@ class ConfigError(LayoverError):
 
     def __init__(self, text: str) -> None:
         super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text))
-
-
-class _UpstreamTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    url: str = ""
-    ca_file: str = ""
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -122,9 +117,9 @@ def _take_planned(tree: Tree, origins: dict[str, str]) -> None:
         _drop_planned(tree, tuple(table.split(".")), origins)
     upstreams = tree.get("upstreams")
     for name, table in upstreams.items() if isinstance(upstreams, dict) else ():
-        for key, harmless in PLANNED_OF_UPSTREAMS.items():
-            if isinstance(table, dict):
-                _take(tree, ("upstreams", name, key), harmless, origins)
+        if isinstance(table, dict) and table.get("private") in PLANNED_PRIVATE:
+            path = _spell(("upstreams", name, "private"))
+            raise ConfigError(f"{_origin(path, origins)}{path}: {table['private']!r} is not available yet")
 
 
 def _take(tree: Tree, keys: tuple[str, ...], harmless: tuple[object, ...], origins: dict[str, str]) -> None:
@@ -158,7 +153,8 @@ def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
         raise ConfigError(f"{_origin('upstreams', origins)}upstreams: Expected a table, got {kind}")
     for name, table in tables.items():
         try:
-            tables[name] = msgspec.to_builtins(msgspec.convert(table, _UpstreamTable))
+            checked = msgspec.convert(table, UpstreamTable, dec_hook=_decode)
+            tables[name] = {key: getattr(checked, key) for key in table}
         except msgspec.ValidationError as error:
             raise _explain(error, origins, _spell(("upstreams", name))) from None
     try:
@@ -170,7 +166,14 @@ def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
-    parse = {Duration: Duration.parse, Size: Size.parse, Address: Address.parse}.get(kind)
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    parse: Callable[[object], object] | None = {
+        Duration: Duration.parse,
+        Size: Size.parse,
+        Rate: Rate.parse,
+        Address: Address.parse,
+    }.get(kind)
     if parse is None:
         raise ValueError(f"{value!r} is not allowed here")
     return parse(value)
@@ -191,8 +194,10 @@ def _explain(error: msgspec.ValidationError, origins: dict[str, str], table: str
 
 
 def _allowed(path: str) -> tuple[str, ...]:
+    if path.startswith("upstreams."):
+        return get_args(get_type_hints(UpstreamTable)[path.rpartition(".")[2]])
     kind: Any = Settings
-    for key in path.split("."):
+    for key in re.sub(r"\[.*?\]", "", path).split("."):
         kind = get_type_hints(kind)[key]
     return get_args(kind)
 

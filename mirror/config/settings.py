@@ -38,11 +38,22 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_free: Size = Size(0.05, is_share=True)
 
 
+class FreshnessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of `[[freshness.rules]]`: a glob over upstream/repository:tag, and the time to live of what it matches."""
+
+    match: str
+    ttl: Duration
+
+
 class Freshness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[freshness]`: how long a tag's state is believed, and how long a pull waits for a newer one."""
+    """`[freshness]`: how long a tag's state is believed, how long a pull waits for a newer one, and what stands in."""
 
     tag_ttl: Duration = Duration(300)
     revalidate_timeout: Duration = Duration(1)
+    stale_if_error: Duration = Duration("inf")
+    negative_ttl: Duration = Duration(5)
+    on_deleted: Literal["refuse", "serve"] = "refuse"
+    rules: tuple[FreshnessRule, ...] = ()
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,10 +94,6 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "fleet.secret": ("",),
         "fleet.secret_file": ("",),
         "fleet.min_copies": (1,),
-        "freshness.stale_if_error": ("forever",),
-        "freshness.negative_ttl": ("5s",),
-        "freshness.on_deleted": ("refuse",),
-        "freshness.rules": ([],),
         "prefetch.enabled": (True,),
         "prefetch.platforms": ([],),
         "access.anonymous": (True,),
@@ -94,16 +101,5 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "access.issuers": ([],),
     }
 )
-PLANNED_OF_UPSTREAMS: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "endpoints": ([],),
-        "username": ("",),
-        "password": ("",),
-        "password_file": ("",),
-        "docker_config": ("",),
-        "provider": ("",),
-        "private": ("refuse",),
-        "bandwidth": ("",),
-        "max_connections": (32,),
-    }
-)
+# The policies for private repositories that come with client access.
+PLANNED_PRIVATE = frozenset({"authenticated", "upstream"})

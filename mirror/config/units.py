@@ -60,6 +60,36 @@ class Size:
         return int(self.amount * whole) if self.is_share else int(self.amount)
 
 
+class Rate(int):
+    """Bytes a second; 0 where there is no limit."""
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the rate that `text` spells, such as `50MiB`; nothing is no limit.
+
+        Raises:
+            ValueError: `text` is anything else, a share, or less than a byte.
+        """
+        if text == "":
+            return cls(0)
+        try:
+            size = Size.parse(text)
+        except ValueError:
+            size = Size(0, is_share=True)
+        if size.is_share or size.amount < 1:
+            raise ValueError(f"{text!r} is not a rate: write what may pass in a second, such as 50MiB")
+        return cls(size.amount)
+
+
+class Secret(str):
+    """Text that no log, error or traceback shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
 class Address:
     """Where to listen; IPv6 hosts are written in brackets."""
 

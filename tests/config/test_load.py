@@ -81,26 +81,11 @@ NOT_YET = {
     "FLEET__SECRET": "x",
     "FLEET__SECRET_FILE": "/x",
     "FLEET__MIN_COPIES": "2",
-    "FRESHNESS__STALE_IF_ERROR": "1h",
-    "FRESHNESS__NEGATIVE_TTL": "1m",
-    "FRESHNESS__ON_DELETED": "serve",
-    "FRESHNESS__RULES": '[{"match": "*", "ttl": "1m"}]',
     "PREFETCH__ENABLED": "false",
     "PREFETCH__PLATFORMS": '["linux/amd64"]',
     "ACCESS__ANONYMOUS": "false",
     "ACCESS__HTPASSWD": "/x",
     "ACCESS__ISSUERS": '["https://issuer.example"]',
-}
-NOT_YET_OF_UPSTREAMS: dict[str, object] = {
-    "endpoints": ["https://near.example"],
-    "username": "x",
-    "password": "x",
-    "password_file": "/x",
-    "docker_config": "~/.docker/config.json",
-    "provider": "ecr",
-    "private": "anyone",
-    "bandwidth": "50MiB",
-    "max_connections": 8,
 }
 
 
@@ -226,10 +211,10 @@ class TestNotYet:
         with pytest.raises(ConfigError, match=f"^LAYOVER_{variable}: {key}: not available yet"):
             load(None, {f"LAYOVER_{variable}": value})
 
-    @pytest.mark.parametrize(("key", "value"), NOT_YET_OF_UPSTREAMS.items())
-    def test_refuses__of_an_upstream(self, key: str, value: object) -> None:
-        tables = json.dumps({"ghcr.io": {key: value}})
-        with pytest.raises(ConfigError, match=rf'^LAYOVER_UPSTREAMS: upstreams\."ghcr\.io"\.{key}: not available yet'):
+    @pytest.mark.parametrize("policy", ["authenticated", "upstream"])
+    def test_refuses__a_policy_that_needs_client_access(self, policy: str) -> None:
+        tables = json.dumps({"ghcr.io": {"private": policy}})
+        with pytest.raises(ConfigError, match=r'^LAYOVER_UPSTREAMS: upstreams\."ghcr\.io"\.private: .* not available'):
             load(None, {"LAYOVER_UPSTREAMS": tables})
 
     def test_refuses__in_the_file(self, tmp_path: Path) -> None:
@@ -242,3 +227,82 @@ class TestNotYet:
         file = write(tmp_path / "a.toml", '[fleet]\nregion = "local"')
         with pytest.raises(ConfigError, match=r"^LAYOVER_FLEET__REGION: fleet\.region: not available yet"):
             load(file, {"LAYOVER_FLEET__REGION": "eu"})
+
+
+class TestFreshness:
+    def test_reads__every_key(self, tmp_path: Path) -> None:
+        file = write(
+            tmp_path / "a.toml",
+            """
+            [freshness]
+            tag_ttl = "2m"
+            revalidate_timeout = "500ms"
+            stale_if_error = "1d"
+            negative_ttl = "9s"
+            on_deleted = "serve"
+            [[freshness.rules]]
+            match = "docker.io/library/*:latest"
+            ttl = "1m"
+            [[freshness.rules]]
+            match = "*@release"
+            ttl = "forever"
+            """,
+        )
+        found = load(file, {}).freshness
+        times = (found.tag_ttl, found.revalidate_timeout, found.stale_if_error, found.negative_ttl)
+        assert tuple(map(float, times)) == (120, 0.5, 86400, 9)
+        assert found.on_deleted == "serve"
+        assert [(rule.match, float(rule.ttl)) for rule in found.rules] == [
+            ("docker.io/library/*:latest", 60),
+            ("*@release", math.inf),
+        ]
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "text"),
+        [
+            ("ON_DELETED", "keep", "LAYOVER_FRESHNESS__ON_DELETED: freshness.on_deleted: 'keep' is not one of"),
+            ("NEGATIVE_TTL", "5", "LAYOVER_FRESHNESS__NEGATIVE_TTL: freshness.negative_ttl: '5' is not a duration"),
+            ("RULES", '[{"match": "*"}]', "LAYOVER_FRESHNESS__RULES: freshness.rules[0]: Object missing required"),
+            ("RULES", '[{"match": "*", "ttl": 5}]', "LAYOVER_FRESHNESS__RULES: freshness.rules[0].ttl: 5 is not"),
+            ("RULES", "*", "LAYOVER_FRESHNESS__RULES: freshness.rules: Expected a list"),
+        ],
+    )
+    def test_refuses__what_is_not_allowed(self, variable: str, value: str, text: str) -> None:
+        with pytest.raises(ConfigError) as refused:
+            load(None, {f"LAYOVER_FRESHNESS__{variable}": value})
+        assert str(refused.value).startswith(text)
+
+
+class TestUpstreamTable:
+    def test_reads__every_key(self) -> None:
+        table = {
+            "url": "https://near.example",
+            "endpoints": ["https://parent.example/"],
+            "username": "me",
+            "password": "secret",
+            "private": "anyone",
+            "bandwidth": "50MiB",
+            "max_connections": 8,
+        }
+        found = load(None, {"LAYOVER_UPSTREAMS": json.dumps({"ghcr.io": table})}).upstreams.lookup("ghcr.io")
+        assert found is not None
+        assert (found.url, found.endpoints) == ("https://near.example", ("https://parent.example",))
+        assert (found.username, found.password, found.private) == ("me", "secret", "anyone")
+        assert (found.bandwidth, found.max_connections) == (50 * 2**20, 8)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "text"),
+        [
+            ("private", "nobody", "upstreams.\"ghcr.io\".private: 'nobody' is not one of refuse, anyone"),
+            ("bandwidth", "50%", "upstreams.\"ghcr.io\".bandwidth: '50%' is not a rate"),
+            ("bandwidth", 50, 'upstreams."ghcr.io".bandwidth: 50 is not a rate'),
+            ("max_connections", 0, 'upstreams."ghcr.io".max_connections: Expected `int` >= 1'),
+            ("provider", "aws", "upstreams.\"ghcr.io\".provider: 'aws' is not one of"),
+            ("endpoints", ["parent.example"], "upstreams: endpoints of 'ghcr.io' is 'parent.example'"),
+            ("username", "me", 'upstreams: "ghcr.io".username: needs either password or password_file'),
+        ],
+    )
+    def test_refuses__what_is_not_allowed(self, key: str, value: object, text: str) -> None:
+        with pytest.raises(ConfigError) as refused:
+            load(None, {"LAYOVER_UPSTREAMS": json.dumps({"ghcr.io": {key: value}})})
+        assert str(refused.value).startswith(f"LAYOVER_UPSTREAMS: {text}")
