@@ -212,7 +212,7 @@ class TestConnections:
         assert (error.code, error.failure) == (ErrorCode.UNAVAILABLE, Failure.RESET)
 
     async def test_that_are_silent(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mirror.source.upstream.client.READ_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.connections.READ_SECONDS", 0.2)
         upstream.dials.black_hole = {"manifest"}
         async with asking(upstream.url) as source:
             error = await refusal(source)
@@ -221,7 +221,7 @@ class TestConnections:
         assert upstream.counters.requests(kind="manifest") == 1
 
     async def test_that_fall_silent__inside_a_blob(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mirror.source.upstream.client.READ_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.connections.READ_SECONDS", 0.2)
         digest = Digest(upstream.push_random_blob(APP.name, 300_000))
         upstream.dials.blob_stall = 100_000
         async with asking(upstream.url) as source:
@@ -238,7 +238,7 @@ class TestConnections:
     async def test_that_fall_silent__inside_a_manifest(
         self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mirror.source.upstream.client.READ_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.connections.READ_SECONDS", 0.2)
         headers = {"Content-Length": "1000"}
         upstream.dials.failures.append(bed.Failure(200, kind="manifest", body="plain", headers=headers))
         async with asking(upstream.url) as source:

@@ -11,7 +11,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Tag
-from mirror.source.upstream.client import USER_AGENT
+from mirror.source.upstream.connections import USER_AGENT
 from tests import upstream as bed
 from tests.programs import require
 from tests.source.conftest import APP, Source, asking

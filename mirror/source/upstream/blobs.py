@@ -12,7 +12,8 @@ from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
 from mirror.source.stream import BlobStream, RangeRefused
 from mirror.source.upstream import failures
-from mirror.source.upstream.client import Ask, UpstreamClient
+from mirror.source.upstream.ask import Ask
+from mirror.source.upstream.client import UpstreamClient
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from mirror.config import Upstream
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -41,6 +43,22 @@ def unreachable(upstream: Upstream, host: str, failure: Failure) -> RegistryErro
         failure=failure,
         retry_after=RETRY_AFTER,
     )
+
+
+def bad_redirect(upstream: Upstream, what: str) -> RegistryError:
+    """Return the error for an upstream that leads where it may not, or nowhere."""
+    text = f"upstream {upstream.name} {what}"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+
+
+@contextlib.asynccontextmanager
+async def time_limit(upstream: Upstream, url: URL, seconds: float) -> AsyncIterator[None]:
+    """Turn what takes longer than `seconds` into the error of an upstream that did not answer in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise unreachable(upstream, url.authority, Failure.TIMEOUT) from None
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -13,7 +13,8 @@ from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source.upstream.client import Ask, UpstreamClient
+from mirror.source.upstream.ask import Ask
+from mirror.source.upstream.client import UpstreamClient
 from mirror.source.upstream.failures import RETRY_AFTER
 
 LONGEST_LISTING = 16 * 2**20

@@ -12,7 +12,8 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.manifest import digest_of, is_manifest, media_type_of, verifies
 from mirror.oci.reference import Reference, Repository
-from mirror.source.upstream.client import Ask, UpstreamClient
+from mirror.source.upstream.ask import Ask
+from mirror.source.upstream.client import UpstreamClient
 from mirror.source.upstream.failures import RETRY_AFTER
 
 # Clients take 4 MiB at most.
