@@ -18,12 +18,14 @@ from mirror.config import ConfigError, Settings
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.manifests import Manifests
+from mirror.hub.tags import Tags
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
 from mirror.registry import Door
 from mirror.source.upstream import Proxies, UpstreamClient, UpstreamListings, UpstreamManifests
 from mirror.store import Shelf, Store
+from mirror.store.freshness import Freshness
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
@@ -56,9 +58,11 @@ class HubApp:
         metrics = HubMetrics(self.registry)
         self.store = Store(settings.store, pools.disk)
         self._client = UpstreamClient(metrics, tls_contexts(settings), Proxies.of_environment())
-        manifests = Manifests(UpstreamManifests(self._client, metrics), self.store, settings.freshness)
+        source = UpstreamManifests(self._client, metrics)
+        manifests = Manifests(source, self.store)
+        tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
         blobs = Blobs(self._client, self.store, pools.hashing, metrics)
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, blobs, UpstreamListings(self._client))
+        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, UpstreamListings(self._client))
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
     async def start(self) -> None:
@@ -109,7 +113,7 @@ class DoorApp:
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
         self._name = f"{os.getpid()}-{time.time_ns()}"
-        pull = Pull(self._shelf, self._hub, settings.freshness)
+        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness))
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -161,7 +165,7 @@ class Replica:
         self._settings = settings
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
-        pull = Pull(self._hub.store.shelf, self._hub.hub, settings.freshness)
+        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness))
         self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
         self._log = structlog.get_logger("layover")
 

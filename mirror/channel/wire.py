@@ -136,15 +136,22 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
     failure: Failure | None
     retry_after: int | None
+    is_remembered: bool
 
     @classmethod
     def of(cls, error: RegistryError) -> Refusal:
         """Return what crosses of an error."""
-        return cls(error.code, error.message, error.failure, error.retry_after)
+        return cls(error.code, error.message, error.failure, error.retry_after, error.is_remembered)
 
     def revive(self) -> RegistryError:
         """Return the error."""
-        return RegistryError(self.code, self.message, failure=self.failure, retry_after=self.retry_after)
+        return RegistryError(
+            self.code,
+            self.message,
+            failure=self.failure,
+            retry_after=self.retry_after,
+            is_remembered=self.is_remembered,
+        )
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ class Flights(Generic[Result]):
 
     def __init__(self) -> None:
         self._tasks: dict[Hashable, asyncio.Task[Result]] = {}
+        self._left: set[asyncio.Task[Result]] = set()
 
     def join(
         self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
@@ -29,15 +30,23 @@ class Flights(Generic[Result]):
         shared.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return shared, was_there
 
+    def leave(self, key: Hashable) -> None:
+        """Let the task for `key` go on alone: whoever asks next has a new one begun."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            self._left.add(task)
+
     async def close(self) -> None:
         """End every task."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._left]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
     def _landed(self, key: Hashable, task: asyncio.Task[Result]) -> None:
-        self._tasks.pop(key, None)
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        self._left.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have

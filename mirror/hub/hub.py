@@ -9,6 +9,7 @@ from mirror.config import Upstream, Upstreams
 from mirror.hub.blobs import Blobs
 from mirror.hub.flights import Flights
 from mirror.hub.manifests import Manifests
+from mirror.hub.tags import Tags
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
@@ -21,11 +22,18 @@ class LocalHub:
     """Implements the channel's Protocol; a door in the same process calls it as it is."""
 
     def __init__(
-        self, upstreams: Upstreams, store: Store, manifests: Manifests, blobs: Blobs, listings: UpstreamListings
+        self,
+        upstreams: Upstreams,
+        store: Store,
+        manifests: Manifests,
+        tags: Tags,
+        blobs: Blobs,
+        listings: UpstreamListings,
     ) -> None:
         self._upstreams = upstreams
         self._store = store
         self._manifests = manifests
+        self._tags = tags
         self._blobs = blobs
         self._listings = listings
         self._pages: Flights[Listing] = Flights()
@@ -33,6 +41,7 @@ class LocalHub:
 
     async def close(self) -> None:
         """End what is under way; fills can be resumed."""
+        await self._tags.close()
         await self._manifests.close()
         await self._blobs.close()
         await self._pages.close()
@@ -41,8 +50,8 @@ class LocalHub:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
         if isinstance(reference, Digest):
-            return await self._manifests.by_digest(upstream, repository, reference)
-        return await self._manifests.by_tag(upstream, repository, reference)
+            return await self._manifests.find(upstream, repository, reference)
+        return await self._tags.find(upstream, repository, reference)
 
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""

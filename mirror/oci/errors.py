@@ -52,6 +52,8 @@ class Failure(StrEnum):
     DNS = "dns"
     TLS = "tls"
     CREDENTIALS = "credentials"
+    QUOTA = "quota"
+    DELETED = "deleted"
 
 
 class LayoverError(Exception):
@@ -62,7 +64,7 @@ class RegistryError(LayoverError):
     """What a client of the registry is told.
 
     `failure` is set when it is an upstream's outage rather than its word: what is held may then be served stale.
-    `retry_after` is in seconds.
+    `retry_after` is in seconds. `is_remembered`: the upstream said so a moment ago, and was not asked again.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class RegistryError(LayoverError):
         *,
         failure: Failure | None = None,
         retry_after: int | None = None,
+        is_remembered: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.failure = failure
         self.retry_after = retry_after
+        self.is_remembered = is_remembered
 
     @property
     def status(self) -> int:

@@ -23,6 +23,24 @@ class Children(NamedTuple):
     blobs: tuple[Descriptor, ...] = ()
 
 
+class PlatformManifest(NamedTuple):
+    """A manifest that an index lists for a platform: `os/architecture`, and the variant if there is one."""
+
+    platform: str
+    digest: Digest
+
+
+def platforms(body: bytes) -> tuple[PlatformManifest, ...]:
+    """Return what an index lists for each platform; of anything else, nothing."""
+    found = []
+    for entry in _entries(_decode(body), "manifests"):
+        descriptor, platform = _descriptor(entry), entry.get("platform") if isinstance(entry, dict) else None
+        if descriptor is not None and isinstance(platform, dict):
+            parts = [platform.get(key) for key in ("os", "architecture", "variant")]
+            found.append(PlatformManifest("/".join(str(part) for part in parts if part), descriptor.digest))
+    return tuple(found)
+
+
 def children(body: bytes) -> Children:
     """Return what the manifest refers to; what cannot be read as a manifest refers to nothing.
 

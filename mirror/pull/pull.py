@@ -6,14 +6,13 @@ import os
 import time
 
 from mirror.channel import BlobFound, Filling, Hub, Listing, ManifestFound, Whole
-from mirror.config import FreshnessSettings
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Reference, Repository
 from mirror.pull.blob import BlobBody
 from mirror.store import Shelf
-from mirror.store.freshness import seconds_left, status_of
+from mirror.store.freshness import Freshness
 
 _HIT = CacheStatus(Outcome.HIT)
 _MOST_TRIES = 3
@@ -22,7 +21,7 @@ _MOST_TRIES = 3
 class Pull:
     """Manifests, blobs and listings for one door."""
 
-    def __init__(self, shelf: Shelf, hub: Hub, freshness: FreshnessSettings) -> None:
+    def __init__(self, shelf: Shelf, hub: Hub, freshness: Freshness) -> None:
         self._shelf = shelf
         self._hub = hub
         self._freshness = freshness
@@ -107,10 +106,10 @@ class Pull:
             return ManifestFound(reference, link.media_type, body, _HIT)
         state = self._shelf.tag(repository, reference)
         now = time.time()
-        if state is None or seconds_left(state, self._freshness, now) <= 0:
+        if state is None or not self._freshness.is_fresh(repository, reference, state, now):
             return None
         body = self._shelf.manifest(state.digest)
         if body is None or state.digest in self._shelf.unpublished:
             return None
-        status = status_of(state, self._freshness, now, Outcome.HIT)
+        status = self._freshness.status(repository, reference, state, Outcome.HIT, now)
         return ManifestFound(state.digest, state.media_type, body, status)

@@ -210,7 +210,9 @@ def _refusal(error: RegistryError, target: Target | None) -> Answer:
     extra = {"Content-Range": f"bytes */{error.size}"} if isinstance(error, RangeNotSatisfiable) else {}
     response = error_response(error, target, extra)
     outcome = Outcome.ERROR
-    if error.code is ErrorCode.DENIED:
+    if error.is_remembered:
+        outcome = Outcome.NEGATIVE
+    elif error.code is ErrorCode.DENIED:
         outcome = Outcome.DENIED
     elif error.status == 404:
         outcome = Outcome.MISS

@@ -148,37 +148,6 @@ def test_pull__the_head_names_no_digest__one_get_for_all(scene: Scene, held: Ima
     assert _asked(scene) == [("HEAD", held.tag), ("GET", held.tag)]
 
 
-def test_pull__the_upstream_refuses_connections__stale(scene: Scene, held: Image) -> None:
-    scene.upstream.pause()
-    for reader in _pull(scene, held.tag, _CLIENTS):
-        assert reader.digest == held.index.digest
-        assert _status(reader) == "layover; hit; ttl=-N; detail=stale-refused"
-        assert int(reader.headers["Age"]) >= 1
-    scene.upstream.resume()
-    assert scene.manifest(held.tag).headers["Cache-Status"].startswith("layover; hit; ttl=")
-
-
-@pytest.mark.parametrize(
-    ("status", "detail"), [(500, "5xx"), (502, "5xx"), (503, "5xx"), (429, "429"), (401, "credentials")]
-)
-def test_pull__the_upstream_answers_an_error__stale(scene: Scene, held: Image, status: int, detail: str) -> None:
-    scene.upstream.dials.failures = [Failure(status=status, kind="manifest", retry_after="60")]
-    (reader,) = _pull(scene, held.tag, 1)
-    assert reader.digest == held.index.digest
-    assert _status(reader) == f"layover; hit; ttl=-N; detail=stale-{detail}"
-
-
-def test_pull__the_upstream_never_answers__stale_soon(scene: Scene, held: Image) -> None:
-    scene.upstream.dials.black_hole = {"manifest"}
-    began = time.monotonic()
-    readers = _pull(scene, held.tag, _CLIENTS)
-    for reader in readers:
-        assert reader.digest == held.index.digest
-        assert _status(reader) == "layover; hit; ttl=-N; detail=stale-timeout"
-        assert _PATIENCE * 0.9 < reader.arrivals[0].moment - began < _PATIENCE + 1.5
-    assert _asked(scene) == [("HEAD", held.tag)]
-
-
 def test_pull__the_upstream_is_slow__stale_now_and_its_answer_counts_later(scene: Scene, held: Image) -> None:
     moved = scene.upstream.push_image(scene.repository, held.tag, ["linux/amd64"], [1000], scene.seed + 1)
     scene.upstream.dials.latency = {"manifest": 1.3 * _PATIENCE}

@@ -3,7 +3,17 @@
 from mirror.source.upstream.blobs import UpstreamBlobs
 from mirror.source.upstream.client import UpstreamClient
 from mirror.source.upstream.listings import UpstreamListings
-from mirror.source.upstream.manifests import UpstreamManifests
+from mirror.source.upstream.manifests import CheckedHead, FetchedManifest, ManifestHead, UpstreamManifests
 from mirror.source.upstream.proxies import Proxies
+from mirror.source.upstream.quota import Level, Quotas
 
-__all__ = ["Proxies", "UpstreamBlobs", "UpstreamClient", "UpstreamListings", "UpstreamManifests"]
+__all__ = [
+    "FetchedManifest",
+    "Level",
+    "Proxies",
+    "Quotas",
+    "UpstreamBlobs",
+    "UpstreamClient",
+    "UpstreamListings",
+    "UpstreamManifests",
+]

@@ -17,7 +17,8 @@ from mirror.oci.reference import Repository
 class Ask(NamedTuple):
     """One request to an upstream: a path below `/v2/<name>/` that may end in a query, and what a plain 404 means.
 
-    `step` is called whenever the request moved forward: a name, a connection, a redirect, a token, the answer itself.
+    `step` is called whenever the request moved forward: a name, a connection, a redirect, a token, the answer itself;
+    with how many times the usual patience the next one may need: 2 where TLS begins to be spoken, else 1.
     `base` is the endpoint that is asked, the upstream's own URL if empty. `is_anonymous`: as a caller without
     credentials would. `is_quick`: somebody who can be answered otherwise waits, so nothing is tried for long.
     `is_probe`: sent to learn whether an outage is over, so no breaker holds it back.
@@ -30,7 +31,7 @@ class Ask(NamedTuple):
     path: str
     unknown: ErrorCode
     headers: Mapping[str, str] = MappingProxyType({})
-    step: Callable[[], None] = lambda: None
+    step: Callable[[int], None] = lambda _: None
     base: str = ""
     is_anonymous: bool = False
     is_quick: bool = False

@@ -16,6 +16,7 @@ from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.authorization import Authorization
 from mirror.source.upstream.connections import Connections
 from mirror.source.upstream.proxies import Proxies
+from mirror.source.upstream.quota import Quotas
 from mirror.source.upstream.retry import retrying
 
 # All attempts for anything but a blob together: whoever waits shall hear within 10 s. Storage may be slower.
@@ -29,6 +30,7 @@ class UpstreamClient:
     def __init__(self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext], proxies: Proxies) -> None:
         """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured."""
         self._metrics = metrics
+        self.quotas = Quotas()
         self._connections = Connections(metrics, contexts, proxies)
         self._authorization = Authorization(self._connections)
 
@@ -36,6 +38,10 @@ class UpstreamClient:
         """Close every connection."""
         await self._authorization.close()
         await self._connections.close()
+
+    async def identity(self, upstream: Upstream) -> str:  # noqa: ARG002 - the authorization will tell
+        """Return as whom an upstream is asked now, as a text that changes with the credentials; nobody is empty."""
+        return ""
 
     async def ask(self, ask: Ask) -> aiohttp.ClientResponse:
         """Return the upstream's open answer, its status below 300; the caller releases it.

@@ -61,7 +61,7 @@ class Connections:
                 proxy=self._proxies.of(url),
             )
             status = str(answer.status)
-            ask.step()
+            ask.step(1)
             return answer
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error.__cause__, PrivateAddressError):

@@ -11,13 +11,17 @@ from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.manifest import digest_of, is_manifest, media_type_of, verifies
-from mirror.oci.reference import Reference, Repository
+from mirror.oci.reference import Reference, Repository, Tag
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.client import UpstreamClient
 from mirror.source.upstream.failures import RETRY_AFTER
 
 # Clients take 4 MiB at most.
 LONGEST_MANIFEST = 4 * 2**20
+
+
+def _ignore(_: int) -> None:
+    """Take a step of somebody who does not count them."""
 
 
 class FetchedManifest(NamedTuple):
@@ -35,6 +39,13 @@ class ManifestHead(NamedTuple):
     media_type: str | None
 
 
+class CheckedHead(NamedTuple):
+    """What a HEAD said of a manifest, its digest among it."""
+
+    digest: Digest
+    media_type: str | None
+
+
 class UpstreamManifests:
     """Fetches and looks at manifests."""
 
@@ -47,14 +58,18 @@ class UpstreamManifests:
         upstream: Upstream,
         repository: Repository,
         reference: Reference,
-        step: Callable[[], None] = lambda: None,
+        step: Callable[[int], None] = _ignore,
+        *,
+        is_quick: bool = False,
+        is_probe: bool = False,
     ) -> FetchedManifest:
         """Return a manifest; `step` is called whenever the request moved forward.
 
         Raises:
             RegistryError: the upstream has none, failed, or sent something with another digest.
         """
-        ask = _ask(upstream, repository, reference, "GET")._replace(step=step)
+        ask = _ask(upstream, repository, reference, "GET")
+        ask = ask._replace(step=step, is_quick=is_quick, is_probe=is_probe)
         answer = await self._client.ask(ask)
         headers = answer.headers
         body = await self._client.read(answer, ask, LONGEST_MANIFEST)
@@ -69,17 +84,48 @@ class UpstreamManifests:
         return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
 
     async def head(
-        self, upstream: Upstream, repository: Repository, reference: Reference, step: Callable[[], None]
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        reference: Reference,
+        step: Callable[[int], None] = _ignore,
+        *,
+        is_quick: bool = False,
+        is_probe: bool = False,
     ) -> ManifestHead:
         """Return what the upstream's HEAD says; `step` is called whenever the request moved forward.
 
         Raises:
             RegistryError: the upstream has none, or failed.
         """
-        answer = await self._client.ask(_ask(upstream, repository, reference, "HEAD")._replace(step=step))
+        ask = _ask(upstream, repository, reference, "HEAD")
+        answer = await self._client.ask(ask._replace(step=step, is_quick=is_quick, is_probe=is_probe))
         answer.release()
         headers = answer.headers
         return ManifestHead(_digest(headers.get("Docker-Content-Digest")), _media_type(headers.get("Content-Type")))
+
+    async def check(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        step: Callable[[int], None],
+        *,
+        is_probe: bool,
+        may_get: bool,
+    ) -> CheckedHead | FetchedManifest:
+        """Return where a tag points, by a HEAD, or by a GET where this upstream's HEAD is of no use.
+
+        Raises:
+            RegistryError: the upstream has none, or failed; with `Failure.QUOTA` if only a GET could tell and may not.
+        """
+        head = await self.head(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
+        if head.digest is not None:
+            return CheckedHead(head.digest, head.media_type)
+        if not may_get:
+            text = f"upstream {upstream.name} tells where a tag points by GET alone, and its quota runs short"
+            raise RegistryError(ErrorCode.TOOMANYREQUESTS, text, failure=Failure.QUOTA, retry_after=RETRY_AFTER)
+        return await self.fetch(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
 
 
 def _failed(upstream: Upstream, what: str) -> RegistryError:

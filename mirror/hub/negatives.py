@@ -1,0 +1,44 @@
+"""What an upstream said it has not, or denies, remembered for a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+
+from mirror.oci.errors import ErrorCode, RegistryError
+from mirror.oci.reference import Repository, Tag
+
+_MOST = 10_000
+
+
+class Negatives:
+    """404s by tag, and denials by repository and by who asked; never of digests, and never outages."""
+
+    def __init__(self, seconds: float) -> None:
+        """Remember each for `seconds`."""
+        self._seconds = seconds
+        self._errors: dict[Hashable, tuple[float, RegistryError]] = {}
+
+    def check(self, repository: Repository, tag: Tag, identity: str) -> None:
+        """Repeat what is remembered of a tag, or of its repository for the caller that `identity` stands for.
+
+        Raises:
+            RegistryError: the upstream said so within the last seconds.
+        """
+        for key in ((repository, tag), (repository, None, identity)):
+            until, error = self._errors.get(key, (0.0, None))
+            if error is not None and time.monotonic() < until:
+                raise RegistryError(error.code, error.message, failure=error.failure, is_remembered=True)
+
+    def note(self, repository: Repository, tag: Tag, identity: str, error: RegistryError) -> None:
+        """Remember an answer, if it is of the kind that is."""
+        if error.status == 404:
+            self._put((repository, tag), error)
+        elif error.code is ErrorCode.DENIED:
+            self._put((repository, None, identity), error)
+
+    def _put(self, key: Hashable, error: RegistryError) -> None:
+        self._errors.pop(key, None)
+        self._errors[key] = (time.monotonic() + self._seconds, error)
+        while len(self._errors) > _MOST:
+            del self._errors[next(iter(self._errors))]

@@ -1,0 +1,337 @@
+"""Tags: as fresh as `[freshness]` asks, at one HEAD for all who wait, and what is held while the upstream fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from mirror.channel import ManifestFound
+from mirror.config import FreshnessSettings, Upstream
+from mirror.hub.deferrals import Deferrals
+from mirror.hub.flights import Flights
+from mirror.hub.manifests import Held, Manifests
+from mirror.hub.negatives import Negatives
+from mirror.hub.outages import Outage
+from mirror.hub.patience import Patience
+from mirror.observe.cache_status import Outcome
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.manifest import platforms
+from mirror.oci.reference import Repository, Tag
+from mirror.source.upstream import FetchedManifest, Level, Quotas, UpstreamManifests
+from mirror.store import Store, TagState
+from mirror.store.freshness import Freshness
+
+_TICK_SECONDS = 0.5
+# Of a quota that runs short, times to live are this much longer.
+_STRETCH = 2.0
+_MOST_TOLD = 10_000
+_RESERVE = 0.05
+
+
+class Tags:
+    """Answers for manifests by tag. Of those who ask the same at once, one asks the upstream."""
+
+    def __init__(
+        self,
+        source: UpstreamManifests,
+        manifests: Manifests,
+        store: Store,
+        settings: FreshnessSettings,
+        quotas: Quotas,
+        identity: Callable[[Upstream], Awaitable[str]],
+    ) -> None:
+        """Ask `source`; `identity` tells as whom, as a text that changes with the credentials."""
+        self._source = source
+        self._manifests = manifests
+        self._store = store
+        self._settings = settings
+        self._freshness = Freshness(settings)
+        self._quotas = quotas
+        self._identity = identity
+        self._negatives = Negatives(settings.negative_ttl)
+        self._deferrals = Deferrals()
+        self._outages: dict[Upstream, Outage] = {}
+        self._probers: dict[Upstream, asyncio.Task[None]] = {}
+        self._flights: Flights[Held] = Flights()
+        self._patience: dict[tuple[Repository, Tag], Patience] = {}
+        self._adopting: dict[str, asyncio.Lock] = {}
+        self._told: set[tuple[Repository, Tag]] = set()
+        self._log = structlog.get_logger("layover.hub")
+
+    async def close(self) -> None:
+        """End every request under way."""
+        probers = list(self._probers.values())
+        for prober in probers:
+            prober.cancel()
+        if probers:
+            await asyncio.wait(probers)
+        await self._flights.close()
+
+    async def find(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
+        """Return the manifest that a tag points to.
+
+        Raises:
+            RegistryError: the tag is not held, and the upstream has none or failed; or the upstream says it is gone.
+        """
+        state = self._store.shelf.tag(repository, tag)
+        held = None if state is None else self._manifests.held(repository, state.digest)
+        if state is None or held is None:
+            return await self._missing(upstream, repository, tag)
+        now = time.time()
+        if self._freshness.is_fresh(repository, tag, state, now):
+            return held.found(self._freshness.status(repository, tag, state, Outcome.HIT, now))
+        if not self._freshness.may_be_stale(repository, tag, state, now):
+            flight, joined, _ = self._checking(upstream, repository, tag, state)
+            return self._checked(repository, tag, await flight, joined=joined)
+        return await self._fresh_or_stale(upstream, repository, tag, state, held)
+
+    async def _missing(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
+        identity = await self._identity(upstream)
+        self._negatives.check(repository, tag, identity)
+        flight, joined = self._flights.join((repository, tag), lambda: self._get(upstream, repository, tag))
+        try:
+            found = await flight
+        except RegistryError as error:
+            self._negatives.note(repository, tag, identity, error)
+            raise
+        return self._answer(repository, tag, found, found.outcome(joined=joined))
+
+    async def _fresh_or_stale(
+        self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState, held: Held
+    ) -> ManifestFound:
+        """Ask whether the tag moved, for as long as the answer seems to come; else what is held, marked stale."""
+        failure = self._reason_not_to_ask(upstream, repository, tag, state)
+        if failure is None:
+            try:
+                found = await self._asked(upstream, repository, tag, state)
+            except RegistryError as error:
+                if error.failure is None:
+                    raise
+                failure = error.failure
+            else:
+                return found
+        if (repository, tag) not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add((repository, tag))
+            self._log.warning("a tag is served stale", image=f"{repository}:{tag}", why=failure)
+        status = self._freshness.status(repository, tag, state, Outcome.STALE, time.time(), failure)
+        return held.found(status)
+
+    def _reason_not_to_ask(
+        self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
+    ) -> Failure | None:
+        failure = self._deferrals.reason(repository, tag)
+        outage = self._outages.get(upstream)
+        if failure is None and outage is not None:
+            failure = outage.met(repository, tag, time.monotonic())
+        if failure is not None:
+            return failure
+        level = self._quotas.level(upstream)
+        is_stretched = self._freshness.is_fresh(repository, tag, state, time.time(), stretch=_STRETCH)
+        costs = level is Level.CRITICAL and not self._quotas.heads_are_free(upstream)
+        return Failure.QUOTA if costs or (level is not Level.PLENTY and is_stretched) else None
+
+    async def _asked(self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState) -> ManifestFound:
+        flight, joined, patience = self._checking(upstream, repository, tag, state)
+        if await patience.outlasts(flight):
+            return self._checked(repository, tag, await flight, joined=joined)
+        # It goes on alone: when the upstream is back, nobody shall wait for what hangs.
+        if self._patience.get((repository, tag)) is patience:
+            self._flights.leave((repository, tag))
+            del self._patience[repository, tag]
+        error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
+        await self._failed(upstream, repository, tag, error)
+        raise error
+
+    def _checking(
+        self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
+    ) -> tuple[asyncio.Future[Held], bool, Patience]:
+        """Return the check of a tag that is under way, or a new one, and how long to wait for it."""
+        key = (repository, tag)
+        patience = self._patience.get(key)
+        if patience is None:
+            patience = self._patience[key] = Patience(self._settings.revalidate_timeout)
+        flight, joined = self._flights.join(key, lambda: self._check(upstream, repository, tag, state, patience))
+        return flight, joined, patience
+
+    async def _check(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        state: TagState,
+        patience: Patience,
+        *,
+        is_probe: bool = False,
+    ) -> Held:
+        """Ask by HEAD where the tag points, and fetch what is new."""
+        asked_at = time.time()
+        try:
+            may_get = self._quotas.level(upstream) is not Level.CRITICAL
+            head = await self._source.check(
+                upstream, repository, tag, patience.step, is_probe=is_probe, may_get=may_get
+            )
+            if isinstance(head, FetchedManifest):
+                held, media_type = self._manifests.keep(repository, head), head.media_type
+            else:
+                self._answered(upstream, repository)
+                held = await self._adopted(upstream, repository, state, head.digest, patience)
+                media_type = state.media_type if head.digest == state.digest else head.media_type or held.media_type
+        except RegistryError as error:
+            return await self._unchecked(upstream, repository, tag, error, patience)
+        finally:
+            if self._patience.get((repository, tag)) is patience:
+                del self._patience[repository, tag]
+        self._answered(upstream, repository)
+        self._told.discard((repository, tag))
+        self._store.set_tag(repository, tag, TagState(held.digest, media_type, len(held.body), asked_at))
+        return held
+
+    async def _unchecked(
+        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, patience: Patience
+    ) -> Held:
+        """Return what a tag points to whose check failed in a way that a GET settles; else raise what it means."""
+        if error.failure is None and error.status == 404:
+            if self._quotas.level(upstream) is Level.CRITICAL:
+                raise self._defer(repository, tag, Failure.QUOTA)
+            # A HEAD's 404 for a tag that is held is believed once a GET confirms it.
+            return await self._get(upstream, repository, tag, patience.step)
+        if error.failure is Failure.QUOTA:
+            raise self._defer(repository, tag, Failure.QUOTA)
+        if error.failure is None and upstream.has_credentials:
+            error.failure = Failure.CREDENTIALS
+        if error.failure is not None:
+            await self._failed(upstream, repository, tag, error)
+        raise error
+
+    async def _adopted(
+        self, upstream: Upstream, repository: Repository, state: TagState, digest: Digest, patience: Patience
+    ) -> Held:
+        """Return the manifest that a tag points to now, fetched if it is not held.
+
+        Raises:
+            RegistryError: it cannot be had; with `Failure.QUOTA` if the quota is too short for what has another answer.
+        """
+        held = self._manifests.held(repository, digest)
+        if held is not None:
+            return held
+        if self._quotas.level(upstream) is Level.PLENTY:
+            return await self._manifests.fetch(upstream, repository, digest, patience.step)
+        async with self._adopting.setdefault(upstream.url, asyncio.Lock()):
+            return await self._adopted_sparingly(upstream, repository, state, digest, patience)
+
+    async def _adopted_sparingly(
+        self, upstream: Upstream, repository: Repository, state: TagState, digest: Digest, patience: Patience
+    ) -> Held:
+        """Fetch a manifest together with those of the platforms that were pulled before, or nothing at all.
+
+        A tag that moved to an index whose platforms can no longer be fetched would be worse than a stale one.
+        """
+        old = self._manifests.held(repository, state.digest)
+        pulled = [] if old is None else [each for each in platforms(old.body) if self._is_held(repository, each.digest)]
+        remaining, limit = self._quotas.remaining(upstream), self._quotas.limit(upstream)
+        if remaining is None or limit is None or remaining - 1 - len(pulled) < limit * _RESERVE:
+            raise RegistryError(ErrorCode.TOOMANYREQUESTS, "the quota runs short", failure=Failure.QUOTA)
+        held = await self._manifests.fetch(upstream, repository, digest, patience.step)
+        wanted = {each.platform for each in pulled}
+        for child in platforms(held.body):
+            if child.platform in wanted and not self._is_held(repository, child.digest):
+                await self._manifests.fetch(upstream, repository, child.digest, patience.step)
+        return held
+
+    def _is_held(self, repository: Repository, digest: Digest) -> bool:
+        return self._manifests.held(repository, digest) is not None
+
+    async def _get(
+        self, upstream: Upstream, repository: Repository, tag: Tag, step: Callable[[int], None] = lambda _: None
+    ) -> Held:
+        """Fetch what the tag points to, and remember where that is."""
+        asked_at = time.time()
+        try:
+            held = await self._manifests.fetch(upstream, repository, tag, step)
+        except RegistryError as error:
+            is_known = self._store.shelf.tag(repository, tag) is not None
+            if error.failure is not None:
+                if is_known:
+                    await self._failed(upstream, repository, tag, error, is_local=True)
+            elif error.status == 404:
+                self._answered(upstream, repository)
+                self._negatives.note(repository, tag, "", error)
+                if is_known and self._settings.on_deleted == "serve":
+                    raise self._defer(repository, tag, Failure.DELETED) from None
+                if is_known:
+                    self._store.drop_tag(repository, tag)
+            raise
+        self._answered(upstream, repository)
+        self._told.discard((repository, tag))
+        self._store.set_tag(repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
+        return held
+
+    def _defer(self, repository: Repository, tag: Tag, failure: Failure) -> RegistryError:
+        """Let what is held stand for a while, and return the error that says so."""
+        is_deleted = failure is Failure.DELETED
+        seconds = self._settings.negative_ttl if is_deleted else self._freshness.ttl(repository, tag)
+        self._deferrals.put(repository, tag, failure, seconds)
+        code = ErrorCode.MANIFEST_UNKNOWN if is_deleted else ErrorCode.TOOMANYREQUESTS
+        return RegistryError(code, f"{repository}:{tag} is not asked for now", failure=failure, retry_after=1)
+
+    def _answered(self, upstream: Upstream, repository: Repository) -> None:
+        outage = self._outages.get(upstream)
+        if outage is not None:
+            outage.answered(repository)
+
+    async def _failed(
+        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, *, is_local: bool = False
+    ) -> None:
+        identity = await self._identity(upstream) if error.failure is Failure.CREDENTIALS else ""
+        outage = self._outages.setdefault(upstream, Outage())
+        outage.began(repository, tag, error, time.monotonic(), identity=identity, is_local=is_local)
+        if upstream not in self._probers:
+            prober = self._probers[upstream] = asyncio.create_task(self._look_for_end(upstream, outage))
+            prober.add_done_callback(lambda _: self._probers.pop(upstream))
+
+    async def _look_for_end(self, upstream: Upstream, outage: Outage) -> None:
+        """Ask an upstream that fails about what clients pull, now and then, until nothing fails any more."""
+        while not outage.is_over:
+            await asyncio.sleep(_TICK_SECONDS)
+            identity = await self._identity(upstream) if outage.depends_on_credentials else ""
+            due = outage.due(time.monotonic(), identity)
+            probes = [self._probe(upstream, repository, tag) for repository, tag in due]
+            for (repository, tag), ended in zip(
+                due, await asyncio.gather(*probes, return_exceptions=True), strict=True
+            ):
+                if ended is not None:
+                    # A defect or a full disk is no outage: the next pull shall meet it, and say so.
+                    self._log.error("asking after an outage broke down", image=f"{repository}:{tag}", error=repr(ended))
+                    outage.answered(repository)
+        del self._outages[upstream]
+
+    async def _probe(self, upstream: Upstream, repository: Repository, tag: Tag) -> None:
+        state = self._store.shelf.tag(repository, tag)
+        if state is None:
+            self._answered(upstream, repository)
+            return
+        patience = Patience(self._settings.revalidate_timeout)
+        check = asyncio.create_task(self._check(upstream, repository, tag, state, patience, is_probe=True))
+        try:
+            if not await patience.outlasts(check):
+                error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
+                await self._failed(upstream, repository, tag, error)
+        finally:
+            check.cancel()
+            await asyncio.wait({check})
+        if not check.cancelled() and not isinstance(check.exception(), RegistryError | None):
+            check.result()
+
+    def _checked(self, repository: Repository, tag: Tag, held: Held, *, joined: bool) -> ManifestFound:
+        outcome = held.outcome(joined=joined) if held.was_fetched else Outcome.REVALIDATED
+        return self._answer(repository, tag, held, outcome)
+
+    def _answer(self, repository: Repository, tag: Tag, held: Held, outcome: Outcome) -> ManifestFound:
+        state = self._store.shelf.tag(repository, tag)
+        if state is None:
+            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, f"{repository}:{tag} was just removed")
+        return held.found(self._freshness.status(repository, tag, state, outcome, time.time()))
