@@ -51,6 +51,7 @@ class Parent:
         self._settings = settings
         self._socket = socket
         self._children: dict[int, tuple[str, float]] = {}
+        self._proven: set[str] = set()
         self._is_stopping = False
         self._log = structlog.get_logger("layover.workers")
 
@@ -75,7 +76,9 @@ class Parent:
                 continue  # as process 1 of a container one inherits strangers
             ended = os.waitstatus_to_exitcode(status)
             lived = time.monotonic() - born
-            if not self._is_stopping and ended > 0 and lived < _SHORTEST_LIFE:
+            if self._socket.exists() if kind == "hub" else lived > _SHORTEST_LIFE:
+                self._proven.add(kind)  # it served: what ends the next one may pass
+            if not self._is_stopping and ended > 0 and kind not in self._proven:
                 # It said why on standard error; starting it again would say the same.
                 code = ended
                 self._stop()

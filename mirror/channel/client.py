@@ -45,6 +45,7 @@ class RemoteHub:
         self._reading: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
         self._is_closed = False
+        self._is_patient = True
         self._decoder = msgspec.msgpack.Decoder(wire.Reply)
 
     async def close(self) -> None:
@@ -54,6 +55,10 @@ class RemoteHub:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reading
+
+    def expect_no_return(self) -> None:
+        """Wait for a hub that is away no more: while the replica ends, none is started."""
+        self._is_patient = False
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `Hub`."""
@@ -146,7 +151,7 @@ class RemoteHub:
                     reader, self._writer = await asyncio.open_unix_connection(self._path, limit=2**20)
                     self._reading = asyncio.create_task(self._read(reader, self._writer))
                 except OSError:
-                    if asyncio.get_running_loop().time() > deadline:
+                    if not self._is_patient or asyncio.get_running_loop().time() > deadline:
                         raise HubAbsent from None
                     await asyncio.sleep(_RECONNECT_SECONDS)
             return self._writer

@@ -75,7 +75,8 @@ class Listing(msgspec.Struct, frozen=True):
 
     body: bytes
     media_type: str
-    next_query: str | None
+    status: CacheStatus
+    next_query: str | None = None
     filters_applied: str | None = None
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ _NUMBER_BITS = 48
 class HubServer:
     """Listens for doors. What a door waits for ends with its connection; what it started does not."""
 
-    def __init__(self, hub: Hub, path: Path) -> None:
+    def __init__(self, hub: Hub, path: Path, on_change: Callable[[int], None] = lambda _: None) -> None:
+        """Prepare to listen at `path`; `on_change` is told how many doors are connected whenever that changes."""
         self._hub = hub
         self._path = path
+        self._on_change = on_change
         self._server: asyncio.Server
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -58,6 +61,7 @@ class HubServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self._on_change(len(self._connections))
         connection = _Connection(self._hub, writer)
         try:
             while (payload := await wire.read_frame(reader)) is not None:
@@ -68,6 +72,7 @@ class HubServer:
             pass
         finally:
             self._connections.discard(task)
+            self._on_change(len(self._connections))
             await connection.close()
 
 

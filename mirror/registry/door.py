@@ -11,8 +11,10 @@ from concurrent.futures import Executor
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from mirror.config import Settings
@@ -33,7 +35,6 @@ _BACKLOG = 1024
 # How long the body of a refused push is read on so that its sender sees the answer.
 _LINGER_SECONDS = 0.1
 _CUT_SECONDS = 0.5
-_SETTLING_SECONDS = 0.05
 
 
 class Door:
@@ -46,9 +47,6 @@ class Door:
         self._log = structlog.get_logger("layover.request")
         self._logs_requests = settings.log.level in {"debug", "info"}
         self._servers: list[asyncio.Server] = []
-        self._busy = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._protocol: _Server
 
     async def start(self, addresses: Sequence[Address], *, shares_port: bool = False) -> None:
@@ -58,7 +56,7 @@ class Door:
             OSError: an address cannot be had.
         """
         self._protocol = _Server(
-            self._handle,
+            self._answer,
             access_log=None,
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
             max_line_size=_LONGEST_LINE,
@@ -74,37 +72,26 @@ class Door:
             self._servers.append(server)
 
     async def stop(self, grace: float) -> None:
-        """Accept no more, let answers end within `grace` seconds, then cut what is left."""
-        for server in self._servers:
-            server.close()
+        """Accept no more, close what waits for no answer, let answers end within `grace` seconds, then cut the rest."""
         if not self._servers:
             return
-        closing = asyncio.create_task(self._close_idle())
+        await self._stop_listening()
+        self._protocol.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(grace) else grace):
-                await asyncio.sleep(_SETTLING_SECONDS)
-                await self._idle.wait()
-        closing.cancel()
+                await self._protocol.is_empty.wait()
         await self._protocol.shutdown(_CUT_SECONDS)
 
-    async def _close_idle(self) -> None:
-        """Close what waits for a request, again and again: what was accepted last becomes a connection later."""
-        while True:
-            self._protocol.pre_shutdown()
-            for connection in self._protocol.connections:
-                if connection._current_request is None:  # noqa: SLF001 - told to close before it began, it hangs
-                    connection.force_close()
-            await asyncio.sleep(_SETTLING_SECONDS)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._busy += 1
-        self._idle.clear()
-        try:
-            return await self._answer(request)
-        finally:
-            self._busy -= 1
-            if not self._busy:
-                self._idle.set()
+    async def _stop_listening(self) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening.fileno())
+        # What was accepted a moment ago gets its transport now. asyncio refuses that to a closed server, and would then
+        # leave the socket open, unread, until the garbage is collected.
+        await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
@@ -151,27 +138,88 @@ class _Server(web.Server):
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any) -> None:
         super().__init__(handler, handler_cancellation=False)
         self._options = options
+        self._open: set[_Connection] = set()
+        self.is_finishing = False
+        self.is_empty = asyncio.Event()
+        self.is_empty.set()
+
+    def finish(self) -> None:
+        """End every connection as soon as it owes no answer, and those to come at once."""
+        self.is_finishing = True
+        for connection in self._open:
+            connection.finish()
+
+    def opened(self, connection: _Connection) -> None:
+        """Note a connection that was made."""
+        self._open.add(connection)
+        self.is_empty.clear()
+
+    def closed(self, connection: _Connection) -> None:
+        """Note a connection that ended."""
+        self._open.discard(connection)
+        if not self._open:
+            self.is_empty.set()
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return _Request(message, payload, protocol, writer, task, self._loop)
+
+
+class _Request(web.BaseRequest):
+    """A request whose answer says so where it is the last one of its connection."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may follow on this connection."""
+        return super().keep_alive and not self.protocol._close  # noqa: SLF001 - aiohttp tells it nowhere else
 
 
 class _Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("_server",)
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let `drain` mean that everything is with the kernel, as sendfile goes past the transport."""
         super().connection_made(transport)
+        self._server.opened(self)
         if isinstance(transport, asyncio.WriteTransport):
             transport.set_write_buffer_limits(high=0)
+        if self._server.is_finishing:
+            self.finish()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note that it ended."""
+        super().connection_lost(exc)
+        self._server.closed(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio heeds it
         """Answer a client that closes its half once it has asked, then close."""
         super().eof_received()
-        self.close()
+        self.finish()
         return True
+
+    def finish(self) -> None:
+        """Close once what was asked is answered; at once if that is so already."""
+        waits = self._waiter is not None and not self._waiter.done()
+        if waits or not self._request_count:
+            # Told to `close` while it waits, aiohttp only stops waiting; before it waits, it would do so for ever.
+            self.force_close()
+        else:
+            self.close()
 
     def handle_error(
         self,

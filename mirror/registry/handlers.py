@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from mirror.observe.cache_status import CacheStatus, Outcome
+from mirror.observe.cache_status import Outcome
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
@@ -168,15 +168,14 @@ class Handlers:
         else:
             assert isinstance(target.reference, Digest)
             page = await self._pull.referrers(target.repository, target.reference, target.query)
-        headers = {
-            **responses.base_headers(target),
-            "Cache-Status": CacheStatus(Outcome.MISS, is_stored=False).header(),
-        }
+        headers = {**responses.base_headers(target), "Cache-Status": page.status.header()}
+        if page.status.age is not None:
+            headers["Age"] = str(page.status.age)
         if page.next_query is not None:
             headers["Link"] = _link(target, page.next_query)
         if page.filters_applied is not None:
             headers["OCI-Filters-Applied"] = page.filters_applied
-        return _plain(page.body, page.media_type, headers, Outcome.MISS)
+        return _plain(page.body, page.media_type, headers, page.status.outcome)
 
     async def _catalog(self, target: Target) -> Answer:
         fields = dict(parse_qsl(target.query, keep_blank_values=True))
@@ -249,4 +248,5 @@ def _link(target: Target, query: str) -> str:
     """Return the Link to the next page: relative, by the way that the client asked, `ns` included (RFC 8288)."""
     if target.namespace is not None:
         query = f"{query}&{urlencode({'ns': target.namespace})}"
-    return f'<{target.path}?{query}>; rel="next"'
+    # More than one slash at the start would lead to another host.
+    return f'</{target.path.lstrip("/")}?{query}>; rel="next"'

@@ -6,7 +6,7 @@ import functools
 import re
 from enum import StrEnum
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import unquote, unquote_plus
 
 from mirror.config import Upstream, Upstreams
 from mirror.config.upstreams import DOCKER_HUB
@@ -117,12 +117,17 @@ class Router:
 
 
 def _take_namespaces(raw_query: str) -> tuple[list[str], str]:
+    """Return the values of `ns`, and the query without it, otherwise byte by byte: a cursor is the registry's own."""
     if "ns" not in raw_query:
         return [], raw_query
-    fields = parse_qsl(raw_query, keep_blank_values=True)
-    names = [value for key, value in fields if key == "ns" and value]
-    rest = [(key, value) for key, value in fields if key != "ns"]
-    return names, (urlencode(rest) if names else raw_query)
+    names, rest = [], []
+    for field in raw_query.split("&"):
+        key, _, value = field.partition("=")
+        if unquote_plus(key) == "ns":
+            names.append(unquote_plus(value))
+        else:
+            rest.append(field)
+    return [name for name in names if name], "&".join(rest)
 
 
 def _split(rest: str) -> tuple[Kind, str, str]:

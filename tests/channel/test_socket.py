@@ -66,7 +66,7 @@ class _Stub:
         raise RegistryError(ErrorCode.NAME_UNKNOWN, "never reached")
 
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
-        return Listing(bytes(40 * 2**20), "application/json", None)
+        return Listing(bytes(40 * 2**20), "application/json", CacheStatus(Outcome.MISS))
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         return

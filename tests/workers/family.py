@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.replica import Replica
 from tests.upstream import Upstream
 
 SECONDS = 30.0
+COMMAND = (sys.executable, "-m", "mirror", "serve")
+_LISTEN = "0A"
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -44,12 +47,24 @@ def open_files(pid: int) -> set[str]:
     return found
 
 
+def listeners(port: int) -> int:
+    """Return how many sockets listen at a port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)
+
+
 class Family:
     """The parent and its children; `with` starts them, and ends all of them whatever happened."""
 
-    def __init__(self, store: Path, upstream: Upstream, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        upstream: Upstream,
+        settings: Mapping[str, str] | None = None,
+        command: tuple[str, ...] = COMMAND,
+    ) -> None:
         workers = {"LAYOVER_SERVER__WORKERS": "2", **(settings or {})}
-        self.replica = Replica(store, upstreams={"docker.io": upstream.url}, settings=workers)
+        self.replica = Replica(store, upstreams={"docker.io": upstream.url}, settings=workers, command=command)
         self._seen: set[int] = set()
 
     @property

@@ -1,0 +1,1 @@
+"""The door, asked over sockets inside the test's own process."""
