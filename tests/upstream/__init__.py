@@ -5,7 +5,8 @@ own, steered through JSON under `/_control/`; `UpstreamProcess` starts such a pr
 """
 
 from tests.upstream.counters import Received, Span
-from tests.upstream.dials import Dials, Failure
+from tests.upstream.dials import Dials
+from tests.upstream.failures import Failure
 from tests.upstream.images import Descriptor, Image, PlatformImage
 from tests.upstream.process import UpstreamProcess
 from tests.upstream.server import Upstream

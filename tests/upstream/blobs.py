@@ -8,7 +8,8 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.upstream.counters import Span
-from tests.upstream.problems import problem
+from tests.upstream.floods import marks
+from tests.upstream.problems import not_found
 from tests.upstream.redirects import Redirects
 from tests.upstream.routes import Route
 from tests.upstream.site import Site
@@ -30,7 +31,7 @@ class Blobs:
         dials = self._site.dials
         repository = self._site.storage.repositories.get(route.repository)
         if repository is None or route.digest not in repository.blobs:
-            return problem(404, "BLOB_UNKNOWN", f"blob {route.digest} is unknown to {route.repository}")
+            return not_found(dials, "BLOB_UNKNOWN", f"blob {route.digest} is unknown to {route.repository}")
         if dials.redirect and (request.method == "GET" or dials.redirect_head):
             return self._redirects.blob(route, dials.redirect_hops)
         return await self._serve(request, route)
@@ -56,6 +57,8 @@ class Blobs:
         span = _span(asked, size)
         if span is None or (asked and dials.blob_ranges == "refused"):
             return web.Response(status=416, headers={"Content-Range": f"bytes */{size}"})
+        if asked and dials.blob_ranges == "shifted":
+            span = Span(span.start - 1, span.end - 1) if span.start else Span(1, span.end)
         length = dials.blob_length if faulty else "announced"
         if request.method == "HEAD":
             length = "announced"
@@ -80,9 +83,7 @@ class Blobs:
 
     def _headers(self, route: Route, span: Span, length: str) -> dict[str, str]:
         dials = self._site.dials
-        headers = {"Content-Type": dials.blob_type, "Accept-Ranges": "bytes"}
-        if dials.cookie is not None:
-            headers["Set-Cookie"] = dials.cookie
+        headers = {"Content-Type": dials.blob_type, "Accept-Ranges": "bytes", **marks(dials, route.kind)}
         if dials.blob_digest_header:
             headers["Docker-Content-Digest"] = route.digest
         if length == "announced":

@@ -25,10 +25,10 @@ class Control:
     """The control API.
 
     `GET`, `PATCH` and `DELETE dials`: look, change the fields named, reset. `GET counters?method=&kind=&repository=
-    &digest=`: how many `requests`, the blob bytes `sent`, and for a digest its `spans` and `overlaps`; `DELETE
-    counters`: clear. `GET headers`: every request received. `POST push_image`, `push_random_blob` with the arguments
-    of the methods of `Upstream`; `POST release`, `pause`, `resume`. Use the control port for those two: a pause ends
-    what came in by the registry's own.
+    &digest=`: how many `requests`, the blob bytes `sent`, `failed_logins`, and for a digest its `spans` and `overlaps`;
+    `DELETE counters`: clear. `GET headers`: every request received. `POST push_image`, `push_random_blob` with the
+    arguments of the methods of `Upstream`; `POST release`, `pause`, `resume`. Use the control port for those two: a
+    pause ends what came in by the registry's own.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -81,7 +81,11 @@ class Control:
     def _counters(self, arguments: Arguments) -> object:
         counters = self._upstream.counters
         digest = arguments.get("digest")
-        result: dict[str, object] = {"requests": counters.requests(**arguments), "sent": counters.sent(digest)}
+        result: dict[str, object] = {
+            "requests": counters.requests(**arguments),
+            "sent": counters.sent(digest),
+            "failed_logins": counters.failed_logins,
+        }
         if digest is not None:
             result["spans"] = counters.spans(digest)
             result["overlaps"] = counters.overlaps(digest)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import socket
 import struct
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import unquote_plus
 
 from tests.upstream.routes import Origin, Route
 
@@ -21,6 +24,12 @@ class Received(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
+
+    def holds(self, secret: str) -> bool:
+        """Tell whether a secret came with the request: in its target, in a header, or as a Basic password."""
+        values = [unquote_plus(self.path), *self.headers.values()]
+        values += [decoded for value in self.headers.values() for decoded in _basic(value)]
+        return any(secret in value for value in values)
 
 
 class Span(NamedTuple):
@@ -87,6 +96,10 @@ class Counters:
         self._requests: list[tuple[Route, Received]] = []
         self._answers: dict[str, list[Answer]] = {}
         self._shared: dict[str, list[Span]] = {}
+        self._scopes: list[tuple[str, ...]] = []
+        self._forms: list[tuple[Origin, str]] = []
+        self._failed_logins = 0
+        self._flooded = 0
 
     def requests(
         self,
@@ -134,17 +147,68 @@ class Counters:
         with self._lock:
             return [received for _, received in self._requests]
 
+    @property
+    def failed_logins(self) -> int:
+        """Return how often a password, a refresh token or an identity was refused."""
+        with self._lock:
+            return self._failed_logins
+
+    @property
+    def flooded(self) -> int:
+        """Return the bytes of bodies without an end that were handed to sockets."""
+        with self._lock:
+            return self._flooded
+
+    def tokens(self, scope: str | None = None) -> int:
+        """Return how many token requests named this scope (None: how many there were)."""
+        with self._lock:
+            return sum(scope is None or scope in scopes for scopes in self._scopes)
+
+    def authorizations(self, origin: Origin | None = None) -> list[str]:
+        """Return every Authorization header received, in order, by one origin or by all."""
+        received = [each for each in self.headers if origin in (None, each.origin)]
+        return [line for each in received for name, line in each.headers.items() if name.lower() == "authorization"]
+
+    def witnesses(self, secret: str) -> set[Origin]:
+        """Return the origins that a secret reached, in whatever part of a request."""
+        with self._lock:
+            found = {origin for origin, form in self._forms if secret in unquote_plus(form)}
+        return found | {each.origin for each in self.headers if each.holds(secret)}
+
     def clear(self) -> None:
         """Forget everything counted so far; answers still being sent are no longer counted."""
         with self._lock:
             self._requests.clear()
             self._answers.clear()
             self._shared.clear()
+            self._scopes.clear()
+            self._forms.clear()
+            self._failed_logins = self._flooded = 0
 
     def record(self, route: Route, received: Received) -> None:
         """Count one request, before anything is answered."""
         with self._lock:
             self._requests.append((route, received))
+
+    def note(self, origin: Origin, form: str) -> None:
+        """Record the body of a POST."""
+        with self._lock:
+            self._forms.append((origin, form))
+
+    def ask_token(self, scopes: tuple[str, ...]) -> None:
+        """Count a token request."""
+        with self._lock:
+            self._scopes.append(scopes)
+
+    def fail_login(self) -> None:
+        """Count a failed login."""
+        with self._lock:
+            self._failed_logins += 1
+
+    def flood(self, count: int) -> None:
+        """Count bytes of a body without an end."""
+        with self._lock:
+            self._flooded += count
 
     def answer(self, digest: str, connection: socket.socket, promised: Span) -> Answer:
         """Begin to count one blob answer, and what other open answers still owe of the same bytes."""
@@ -156,6 +220,13 @@ class Counters:
             self._shared.setdefault(digest, []).extend(span for span in shared if span.start < span.end)
             others.append(answer)
         return answer
+
+
+def _basic(value: str) -> tuple[str, ...]:
+    try:
+        return (base64.b64decode(value.rpartition(" ")[2], validate=True).decode(),)
+    except (binascii.Error, UnicodeDecodeError):
+        return ()
 
 
 def _union(spans: list[Span]) -> int:

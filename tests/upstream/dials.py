@@ -5,46 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.upstream.routes import Kind, Origin
-
-
-@dataclass(slots=True)
-class Failure:
-    """An error answer instead of the real one, for the requests that match every filter given.
-
-    It comes before any challenge. `skip` requests that match pass first; then `times` of them fail (None: all that
-    follow).
-    """
-
-    status: int
-    kind: Kind | None = None
-    method: str | None = None
-    repository: str | None = None
-    reference: str | None = None
-    skip: int = 0
-    times: int | None = None
-    body: Literal["json", "plain", "html", "code", "empty"] = "json"
-    """The shape of the body; "code" is `{"code":"404"}`, an errors list that is missing."""
-    code: str | None = None
-    """The error code in a JSON body; None: the usual one for the status."""
-    message: str = "injected by the test"
-    retry_after: str | None = None
-    """The Retry-After header as it goes out: seconds, an HTTP date, or None for no header."""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def matches(self, kind: Kind, method: str, repository: str, reference: str) -> bool:
-        """Tell whether this failure answers such a request, and use up one of its times if so."""
-        wanted = ((self.kind, kind), (self.method, method), (self.repository, repository), (self.reference, reference))
-        if any(filter_ is not None and filter_ != value for filter_, value in wanted):
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        if self.times is not None:
-            if not self.times:
-                return False
-            self.times -= 1
-        return True
+from tests.upstream.failures import Failure, Shape
+from tests.upstream.routes import Origin
 
 
 @dataclass(slots=True)
@@ -66,10 +28,42 @@ class Dials:
     """How many requests are hung up on; None: all."""
     cookie: str | None = None
     """A Set-Cookie header on every answer."""
+
+    # No registry's answers, by kind of request; "*" is all
+    endless: set[str] = field(default_factory=set)
+    """Kinds answered 200 with a chunked body that never ends."""
+    gzip_bomb: set[str] = field(default_factory=set)
+    """Kinds answered 200 with 1 MiB of gzip that holds 1 GiB, whether gzip is accepted or not."""
+    heavy_headers: set[str] = field(default_factory=set)
+    """Kinds answered with 1 MiB of headers beside their own."""
+    heavy_header_line: int = 4000
+    """Bytes of each of those headers' lines; 2**20: one line."""
+    drip_headers: set[str] = field(default_factory=set)
+    """Kinds whose headers come byte by byte, and never end."""
+    drip_body: set[str] = field(default_factory=set)
+    """Kinds whose headers come at once, and 1 MiB of body byte by byte."""
+    drip_seconds: float = 0.05
+    """The time between two bytes of a drip."""
+
+    # Limits
     manifest_quota: int | None = None
     """Manifest GETs left, as Docker Hub counts them: HEAD is free, then 429. None: no quota, no headers."""
     manifest_quota_limit: int = 100
     """The limit that the quota's headers announce, with a window of 21600 s."""
+    user_quotas: dict[str, int] = field(default_factory=dict)
+    """Manifest GETs left to each of these users, instead of `manifest_quota`."""
+    manifest_rate: float | None = None
+    """Manifest GETs a second (ECR Public: 1); more are 429."""
+    manifest_burst: int = 1
+    """How many manifest GETs may come at once under `manifest_rate`."""
+    limit_body: Shape = "json"
+    """The shape of the 429 of a quota or a rate; "plain" is the text of Docker Hub's guard against abuse."""
+    limit_retry_after: str | None = None
+    """The Retry-After header of that 429, as it goes out."""
+    login_limit: int | None = None
+    """Failed logins within 3 minutes (GitLab: 30) after which everything that logs in is 403."""
+    login_ban_seconds: float = 3600.0
+    """How long that lasts."""
 
     # Who is let in
     auth: Literal["none", "bearer", "basic"] = "none"
@@ -81,13 +75,23 @@ class Dials:
     anonymous: bool = True
     """Whether a token is given to a caller without credentials (for pulls alone)."""
     private: set[str] = field(default_factory=set)
-    """Repositories that anonymous tokens do not open."""
+    """Repositories that are closed to anonymous callers."""
+    private_status: Literal[401, 403] = 401
+    """The registry's answer to a token that does not open what is asked for."""
+    wrong_password: Literal[401, 403] = 401
+    """The answer to a login that fails; 403 is ECR's DENIED for a password that has expired."""
     missing_repository: Literal[404, 401] = 404
     """The answer for a repository that does not exist; 401 is Docker Hub's insufficient_scope, after a token."""
+    not_found_body: Shape = "json"
+    """The shape of every 404."""
+    not_found_code: str | None = None
+    """The code in a JSON 404; None: the right one."""
     ping_open: bool = False
     """Whether `/v2/` answers 200 without a token."""
     basic_type: str = "application/json"
     """Content-Type of the Basic challenge's body (ECR: text/plain)."""
+    basic_open: bool = False
+    """Whether Basic is asked only for what is private, and for pushes."""
 
     # The challenge
     challenge: bool = True
@@ -107,7 +111,9 @@ class Dials:
     challenge_parameters: str = ""
     """More parameters, as written, ahead of the realm: `error="a \\"quoted\\" word",` for one."""
     challenge_realm: Literal["own", "foreign"] = "own"
-    """Whether the realm is on the registry's origin or on the other origin."""
+    """Whether the realm is on the registry's origin or on the one for tokens."""
+    realm_path: str = "/token"
+    """The realm's path, one of those that `routes` knows; `{repository}` stands for the repository's first part."""
     expired_challenge: bool = True
     """Whether the 401 for a token that was once good has a challenge."""
     expired_realm: str | None = None
@@ -130,14 +136,22 @@ class Dials:
     """Whether the first use of each token is answered 401."""
     token_empty_grant: bool = False
     """Whether tokens open nothing."""
+    token_denied: Literal[401, 403] | None = None
+    """Status of the token answer for a repository that is not there or not open to the caller (GHCR); None: a token."""
+    token_strict_scope: bool = False
+    """Whether a scope that is malformed is answered 400 (Quay)."""
     token_post: int | None = 405
     """Status for a POST; None: it works like GET."""
+    exchange: dict[str, str] = field(default_factory=dict)
+    """Cloud access tokens that `/oauth2/exchange` takes (ACR), and whose password it gives out as refresh token."""
 
     # Redirects
     redirect: bool = False
     """Whether blobs are redirected to the CDN origin, with a signed URL."""
     redirect_manifests: bool = False
-    """Whether manifests are redirected too, to themselves with a query."""
+    """Whether manifests are redirected too, to themselves on the CDN origin."""
+    redirect_tags: bool = False
+    """Whether lists of tags are redirected in the same way."""
     redirect_status: Literal[301, 302, 303, 307, 308] = 307
     redirect_head: bool = True
     """Whether HEAD is redirected like GET."""
@@ -146,11 +160,13 @@ class Dials:
     redirect_hops: int = 1
     """How many redirects lead to the bytes; 0 or fewer: an endless loop."""
     redirect_to: str | None = None
-    """A Location to send instead, for example to a link-local address."""
+    """A Location to send instead: to a link-local address, or from https to http."""
     cdn_hosts: tuple[str, ...] = ("127.0.0.1",)
     """Host names for the CDN, used in turn."""
     cdn_strict: bool = True
-    """Whether the CDN answers 400 to an Authorization header and 403 to a query that is not the signed one, raw."""
+    """Whether the CDN minds an Authorization header, and answers 403 to a query that is not the signed one, raw."""
+    cdn_authorization: Literal[400, 403] = 400
+    """How a strict CDN answers an Authorization header."""
     cdn_seconds: float | None = None
     """How long a signed URL is good; then 403."""
     cdn_uses: int | None = None
@@ -159,8 +175,9 @@ class Dials:
     """Status for a HEAD on a signed URL; None: answered."""
 
     # Blob answers
-    blob_ranges: Literal["served", "ignored", "wrong", "refused"] = "served"
-    """Range honoured; answered 200 with everything; answered with bytes and a Content-Range one too far; 416."""
+    blob_ranges: Literal["served", "ignored", "wrong", "shifted", "refused"] = "served"
+    """Range honoured; answered 200 with everything; answered with a Content-Range that is one too far, its size with
+    it; answered with the bytes one before, whose Content-Range says so with the right size; 416."""
     blob_digests: set[str] | None = None
     """The blobs that the dials below act on; None: all."""
     blob_cut: int | None = None
@@ -200,6 +217,8 @@ class Dials:
     manifest_head_length: bool = True
     manifest_head_type: str | None = None
     """Content-Type of a HEAD answer; None: the right one."""
+    manifest_checksum: bool = False
+    """Whether answers carry X-Checksum-Sha256 (Artifactory)."""
     manifest_get_digest: bool = True
     manifest_type: str | None = None
     """Content-Type of a GET answer; None: the right one."""
@@ -217,17 +236,26 @@ class Dials:
     """The longest page given; None: as asked."""
     tags_max: int | None = None
     """An `n` above this is 405 (ECR: 1000)."""
-    tags_link: Literal["relative", "absolute", "foreign", "opaque", "none"] = "relative"
-    """The next page's Link; "foreign" names another host; "opaque" carries a cursor, and a rebuilt one is 405."""
+    tags_link: Literal["relative", "absolute", "foreign", "opaque", "loop", "none"] = "relative"
+    """The next page's Link; "foreign" names another host; "opaque" carries a cursor, and a rebuilt one is 405; "loop"
+    names the page itself."""
     tags_null: bool = False
     """Whether a listing is null where it would be empty."""
+    tags_digests: bool = False
+    """Whether digests stand among the tags (Artifactory)."""
+    tags_scope: str = "pull"
+    """The action that a token needs for a listing (ACR: metadata_read)."""
     tags_type: str = "application/json"
     dash_tags: bool = False
     """Whether the tag `sha256-<hex>` leads to the subject itself (GitLab)."""
-    referrers: Literal["served", "missing", "html", "redirected"] = "served"
-    """Served; 404; a login page with 200; 303 to a page that answers 429."""
+    referrers: Literal["served", "missing", "html", "redirected", "login"] = "served"
+    """Served; 404; a login page with 200; 303 to another path; 302 to a login page with 200."""
+    referrers_end: int = 429
+    """Status where redirected referrers end (GHCR: 404 or 429)."""
     referrers_type: str = "application/vnd.oci.image.index.v1+json"
     referrers_filter: bool = True
     """Whether artifactType is applied (and OCI-Filters-Applied sent)."""
     referrers_page: int | None = None
     """The longest page of referrers; None: all."""
+    referrers_loop: bool = False
+    """Whether each page of referrers names itself as the next."""

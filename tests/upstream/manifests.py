@@ -6,7 +6,7 @@ import hashlib
 
 from aiohttp import web
 
-from tests.upstream.problems import problem
+from tests.upstream.problems import not_found, problem
 from tests.upstream.redirects import Redirects
 from tests.upstream.routes import Route
 from tests.upstream.site import Site
@@ -37,30 +37,37 @@ class Manifests:
         dials = self._site.dials
         manifest = self._find(route)
         if manifest is None:
-            return problem(404, "MANIFEST_UNKNOWN", f"manifest {route.reference} is unknown")
+            return not_found(dials, "MANIFEST_UNKNOWN", f"manifest {route.reference} is unknown")
         if dials.redirect_manifests and route.origin == "registry":
-            return self._redirects.manifest(request.raw_path)
+            return self._redirects.elsewhere(request.raw_path)
         if request.method == "HEAD" and dials.manifest_head_status is not None:
             return web.Response(status=dials.manifest_head_status)
         if dials.manifest_accept != "ignored" and not _accepts(request, manifest.media_type):
             if dials.manifest_accept == "strict":
-                return problem(404, "MANIFEST_UNKNOWN", f"manifest is of type {manifest.media_type}")
+                return not_found(dials, "MANIFEST_UNKNOWN", f"manifest is of type {manifest.media_type}")
             manifest = _schema1(route)
         body = manifest.body
         if dials.manifest_corrupt:
             body = body[:-2] + bytes((body[-2] ^ 1,)) + body[-1:]
-        head = request.method == "HEAD"
-        headers = {"Content-Type": (dials.manifest_head_type if head else dials.manifest_type) or manifest.media_type}
-        if dials.manifest_head_digest if head else dials.manifest_get_digest:
-            digest = f"sha256:{'0' * 64}" if dials.manifest_wrong_digest else manifest.digest
-            headers["Docker-Content-Digest"] = digest
-        if head:
+        headers = self._headers(manifest, is_head=request.method == "HEAD")
+        if request.method == "HEAD":
             length = {"Content-Length": str(len(body))} if dials.manifest_head_length else {}
             return RawResponse(headers=headers | length)
         response = web.Response(body=body, headers=headers)
         if not dials.manifest_length:
             response.enable_chunked_encoding()
         return response
+
+    def _headers(self, manifest: Manifest, *, is_head: bool) -> dict[str, str]:
+        dials = self._site.dials
+        media_type = dials.manifest_head_type if is_head else dials.manifest_type
+        headers = {"Content-Type": media_type or manifest.media_type}
+        if dials.manifest_head_digest if is_head else dials.manifest_get_digest:
+            digest = f"sha256:{'0' * 64}" if dials.manifest_wrong_digest else manifest.digest
+            headers["Docker-Content-Digest"] = digest
+        if dials.manifest_checksum:
+            headers["X-Checksum-Sha256"] = hashlib.sha256(manifest.body).hexdigest()
+        return headers
 
     def _find(self, route: Route) -> Manifest | None:
         repository = self._site.storage.repositories.get(route.repository)

@@ -6,7 +6,8 @@ import json
 
 from aiohttp import web
 
-from tests.upstream.dials import Failure
+from tests.upstream.dials import Dials
+from tests.upstream.failures import Failure, Shape
 from tests.upstream.routes import Kind
 
 _CODES = {
@@ -34,13 +35,24 @@ def failure_answer(failure: Failure, kind: Kind) -> web.Response:
     if failure.retry_after is not None:
         headers["Retry-After"] = failure.retry_after
     status = failure.status
-    if failure.body == "json":
-        usual = _NOT_FOUND.get(kind) if status == 404 else None
-        return problem(status, failure.code or usual or _CODES.get(status, "UNKNOWN"), failure.message, headers)
+    usual = _NOT_FOUND.get(kind) if status == 404 else None
+    code = failure.code or usual or _CODES.get(status, "UNKNOWN")
+    return shaped(failure.body, status, code, failure.message, headers)
+
+
+def not_found(dials: Dials, code: str, message: str) -> web.Response:
+    """Return a 404 in the shape that the dials give it."""
+    return shaped(dials.not_found_body, 404, dials.not_found_code or code, message)
+
+
+def shaped(shape: Shape, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    """Return an error answer in any of the shapes."""
+    if shape == "json":
+        return problem(status, code, message, headers)
     text, content_type = {
-        "plain": (failure.message, "text/plain"),
-        "html": (_HTML.format(status=status, message=failure.message), "text/html"),
+        "plain": (message, "text/plain"),
+        "html": (_HTML.format(status=status, message=message), "text/html"),
         "code": (json.dumps({"code": str(status)}), "application/json"),
         "empty": ("", "text/plain"),
-    }[failure.body]
+    }[shape]
     return web.Response(status=status, text=text, content_type=content_type, headers=headers)

@@ -43,9 +43,9 @@ class Redirects:
         target = f"/storage/{route.repository}/{route.digest}?{query}"
         return self._redirect(target if dials.redirect_relative else self._cdn(number) + target)
 
-    def manifest(self, path: str) -> web.Response:
-        """Redirect a manifest request to the same path on the other origin."""
-        return self._redirect(self._site.cdn_url + path)
+    def elsewhere(self, path: str) -> web.Response:
+        """Redirect a request to the same path on the CDN origin, or to where the dial says."""
+        return self._redirect(self._site.dials.redirect_to or self._site.cdn_url + path)
 
     def refusal(self, request: web.BaseRequest, route: Route) -> web.Response | None:
         """Return why a request for a signed URL is turned away or sent on; None when it gets the bytes."""
@@ -54,7 +54,7 @@ class Redirects:
             return web.Response(status=dials.cdn_head_status)
         signature = self._signatures.get(request.raw_path.partition("?")[2])
         if dials.cdn_strict and "Authorization" in request.headers:
-            return _storage_error(400, "InvalidArgument", "Only one auth mechanism allowed")
+            return _storage_error(dials.cdn_authorization, "InvalidArgument", "Only one auth mechanism allowed")
         if signature is None or signature.digest != route.digest:
             return _storage_error(403, "SignatureDoesNotMatch", "not a signed URL") if dials.cdn_strict else None
         signature.uses += 1

@@ -11,7 +11,10 @@ from aiohttp import web
 from tests.upstream.blobs import Blobs
 from tests.upstream.challenges import Gatekeeper
 from tests.upstream.counters import Received
+from tests.upstream.floods import Floods, marks
+from tests.upstream.limits import Limits
 from tests.upstream.listings import Listings
+from tests.upstream.logins import Logins
 from tests.upstream.manifests import Manifests
 from tests.upstream.problems import failure_answer, problem
 from tests.upstream.redirects import Redirects
@@ -22,26 +25,25 @@ from tests.upstream.uploads import Uploads
 
 Answerer = Callable[[web.BaseRequest, Route], Coroutine[Any, Any, web.StreamResponse]]
 
-_QUOTA_TEXT = (
-    "You have reached your unauthenticated pull rate limit. "
-    "Authenticate, or wait; the limit is counted over six hours for each address."
-)
-
 
 class Registry:
-    """Answers on both origins."""
+    """Answers on every origin."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         redirects = Redirects(site)
-        tokens = Tokens(site)
+        logins = Logins(site)
         blobs = Blobs(site, redirects)
-        listings = Listings(site)
-        self._gatekeeper = Gatekeeper(site, tokens)
+        listings = Listings(site, redirects)
+        self.tokens = Tokens(site, logins)
+        self._gatekeeper = Gatekeeper(site, self.tokens, logins)
+        self._limits = Limits(site)
+        self._floods = Floods(site)
         self._writable: dict[Kind, Answerer] = {
             "manifest": Manifests(site, redirects).answer,
             "upload": Uploads(site).answer,
-            "token": tokens.answer,
+            "token": self.tokens.answer,
+            "exchange": self.tokens.exchange,
         }
         self._readable: dict[Kind, Answerer] = {
             "blob": blobs.registry,
@@ -57,14 +59,17 @@ class Registry:
         route = parse(origin, request.raw_path.partition("?")[0])
         received = Received(origin, request.method, request.raw_path, request.headers.copy())
         self._site.counters.record(route, received)
+        if request.method == "POST" and route.kind != "upload":
+            self._site.counters.note(origin, (await request.read()).decode(errors="replace"))
         await self._delay(request, route)
-        response: web.StreamResponse | None = self._refusal(request, route)
+        response = self._refusal(request, route) or await self._floods.answer(request, route)
         if response is None:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             response = await self._dispatch(request, route)
         if not response.prepared:
-            response.headers.update(self._marks(route))
+            response.headers.update(marks(self._site.dials, route.kind))
+            response.headers.update(self._limits.marks(route, self._gatekeeper.user(request)))
         return response
 
     async def _dispatch(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
@@ -93,37 +98,18 @@ class Registry:
         for failure in self._site.dials.failures:
             if failure.matches(route.kind, request.method, route.repository, route.reference):
                 return failure_answer(failure, route.kind)
-        if route.kind in ("token", "cdn", "other"):
+        if route.kind in ("token", "exchange", "cdn", "other"):
             return None
         guarded = route.origin in self._site.dials.auth_origins
         refusal = self._gatekeeper.refusal(request, route) if guarded else None
-        return refusal or self._missing(request, route) or self._over_quota(request, route)
+        refusal = refusal or self._missing(request, route)
+        return refusal or self._limits.refusal(request, route, self._gatekeeper.user(request))
 
     def _missing(self, request: web.BaseRequest, route: Route) -> web.Response | None:
         pulls = request.method in ("GET", "HEAD") and route.kind != "upload"
         if pulls and route.repository and route.repository not in self._site.storage.repositories:
             return self._gatekeeper.missing(request, route)
         return None
-
-    def _over_quota(self, request: web.BaseRequest, route: Route) -> web.Response | None:
-        dials = self._site.dials
-        counted = route.kind == "manifest" and route.origin == "registry" and request.method == "GET"
-        if dials.manifest_quota is None or not counted:
-            return None
-        if dials.manifest_quota <= 0:
-            return problem(429, "TOOMANYREQUESTS", _QUOTA_TEXT)
-        dials.manifest_quota -= 1
-        return None
-
-    def _marks(self, route: Route) -> dict[str, str]:
-        """Return the headers that the dials add to an answer of this kind."""
-        dials = self._site.dials
-        marks = {} if dials.cookie is None else {"Set-Cookie": dials.cookie}
-        if dials.manifest_quota is not None and route.kind == "manifest":
-            marks["ratelimit-limit"] = f"{dials.manifest_quota_limit};w=21600"
-            marks["ratelimit-remaining"] = f"{dials.manifest_quota};w=21600"
-            marks["docker-ratelimit-source"] = "127.0.0.1"
-        return marks
 
 
 async def _ping(request: web.BaseRequest, route: Route) -> web.Response:

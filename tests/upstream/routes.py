@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote
 
-Kind = Literal["manifest", "blob", "tags", "referrers", "token", "ping", "cdn", "upload", "other"]
-Origin = Literal["registry", "cdn"]
+Kind = Literal["manifest", "blob", "tags", "referrers", "token", "exchange", "ping", "cdn", "upload", "other"]
+Origin = Literal["registry", "cdn", "auth"]
 
 _NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 _DIGEST = r"[a-z0-9]+:[0-9a-f]+"
@@ -20,7 +20,11 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("tags", re.compile(rf"/v2/(?P<repository>{_NAME})/tags/list")),
     ("referrers", re.compile(rf"/v2/(?P<repository>{_NAME})/referrers/(?P<reference>{_DIGEST})")),
     ("cdn", re.compile(rf"/storage/(?P<repository>{_NAME})/(?P<reference>{_DIGEST})")),
-    ("token", re.compile(r"/token")),
+    ("exchange", re.compile(r"/oauth2/exchange")),
+    (
+        "token",
+        re.compile(r"/(?:token|v2/auth|jwt/auth|service/token|oauth2/token|proxy_auth|api/docker/[^/]+/v2/token)"),
+    ),
 )
 
 

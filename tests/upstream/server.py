@@ -1,4 +1,4 @@
-"""The server itself: two listeners on one event loop, in a thread of its own."""
+"""The server itself: three listeners on one event loop, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 
 class Upstream:
-    """A registry on loopback, and a second origin that blobs are redirected to when the dials say so.
+    """A registry on loopback, an origin that blobs are redirected to and one for tokens, when the dials say so.
 
     It starts at once; `with` stops it. Every method may be called from any thread but the server's own. With a
     control port (0: any free one) the dials can be turned from another process, by the paths of `Control`. With a
-    certificate (a PEM file with its key) both origins speak TLS.
+    certificate (a PEM file with its key) all origins speak TLS.
     """
 
     def __init__(
@@ -53,11 +53,16 @@ class Upstream:
         if certificate is not None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(certificate)
-        self._listeners = [Listener(handler, port, tls), Listener(_handler(registry, "cdn"), cdn_port, tls)]
+        self._registry = registry
+        self._listeners = [
+            Listener(handler, port, tls),
+            Listener(_handler(registry, "cdn"), cdn_port, tls),
+            Listener(_handler(registry, "auth"), 0, tls),
+        ]
         self._images = ImageFactory(self._site.storage)
         scheme = "https" if tls else "http"
-        self.url = self._site.registry_url = f"{scheme}://{ADDRESS}:{self._listeners[0].port}"
-        self.cdn_url = self._site.cdn_url = f"{scheme}://{ADDRESS}:{self._listeners[1].port}"
+        self.url, self.cdn_url, self.auth_url = (f"{scheme}://{ADDRESS}:{each.port}" for each in self._listeners)
+        self._site.registry_url, self._site.cdn_url, self._site.auth_url = self.url, self.cdn_url, self.auth_url
         self.resume()
 
     @property
@@ -89,6 +94,10 @@ class Upstream:
         """Let the answers that are stalled now go on."""
         self._loop.call_soon_threadsafe(self._site.release_stalled)
 
+    def expire_tokens(self) -> None:
+        """Have every token that was given out so far be expired."""
+        self._registry.tokens.expire()
+
     def push_image(
         self, repository: str, tag: str, platforms: Sequence[str] = ("linux/amd64", "linux/arm64"),
         layers: Sequence[int] = (300_000, 5 * 2**20), seed: int = 0, *, raw: bool = False, style: Style = "oci",
@@ -118,7 +127,7 @@ class Upstream:
         return self._site.storage.content(digest)
 
     def pause(self) -> None:
-        """Refuse connections on both origins and end the open ones."""
+        """Refuse connections on every origin and end the open ones."""
         for listener in self._listeners:
             self._run(listener.close())
 

@@ -1,4 +1,4 @@
-"""What the two origins of the server share."""
+"""What the origins of the server share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Site:
         self.dials = Dials()
         self.registry_url = ""
         self.cdn_url = ""
+        self.auth_url = ""
         self.pace = Pace()
         self.release = asyncio.Event()
 

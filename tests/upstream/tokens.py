@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from tests.upstream.logins import Logins, credentials
 from tests.upstream.problems import problem
 from tests.upstream.routes import Route
 from tests.upstream.site import Site
 
 Verdict = Literal["good", "late", "expired", "unknown", "denied"]
+
+_SCOPE = re.compile(r"repository:[a-z0-9._/-]+:(?:pull|push|\*)(?:,(?:pull|push|\*))*")
 
 
 @dataclass
@@ -30,23 +32,12 @@ class Token:
     uses: int = 0
 
 
-def credentials(authorization: str | None) -> tuple[str, str] | None:
-    """Return the user and password of a Basic Authorization header, or None."""
-    scheme, _, encoded = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return (user, password) if colon else None
-
-
 class Tokens:
     """The token endpoint and the memory of what it gave out."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, logins: Logins) -> None:
         self._site = site
+        self._logins = logins
         self._tokens: dict[str, Token] = {}
 
     async def answer(self, request: web.BaseRequest, route: Route) -> web.Response:
@@ -57,17 +48,29 @@ class Tokens:
         if request.method == "POST":
             if dials.token_post is not None:
                 return problem(dials.token_post, "UNSUPPORTED", "GET it")
-            form = {name: values[0] for name, values in parse_qs((await request.content.read()).decode()).items()}
+            form = await _form(request)
             scopes = tuple(form.get("scope", "").split())
-            user = self._form_user(form)
-        else:
-            scopes = tuple(scope for line in request.query.getall("scope", []) for scope in line.split())
-            user = self._user(request)
-        if user is None or not (user or dials.anonymous):
-            return problem(401, "UNAUTHORIZED", "incorrect username or password")
-        return self._grant(scopes, user)
+            return self._grant(scopes, self._logins.ban() or self._form_user(form))
+        scopes = tuple(scope for line in request.query.getall("scope", []) for scope in line.split())
+        authorization = request.headers.get("Authorization")
+        if authorization is None:
+            return self._grant(scopes, "")
+        return self._grant(scopes, self._logins.ban() or self._logins.user(credentials(authorization)))
 
-    def judge(self, token: str, repository: str, action: Literal["pull", "push"]) -> Verdict:
+    async def exchange(self, request: web.BaseRequest, route: Route) -> web.Response:
+        """Give a refresh token for a cloud's access token."""
+        known = self._site.dials.exchange
+        if not known or request.method != "POST":
+            return problem(405 if known else 404, "UNSUPPORTED", "no such path")
+        form = await _form(request)
+        user = known.get(form.get("access_token", ""))
+        if user is None or form.get("grant_type") != "access_token" or not form.get("service"):
+            return self._logins.refusal()
+        return web.Response(
+            text=json.dumps({"refresh_token": self._site.dials.users[user]}), content_type="application/json"
+        )
+
+    def judge(self, token: str, repository: str, action: str) -> Verdict:
         """Tell what a token is good for now."""
         dials = self._site.dials
         known = self._tokens.get(token)
@@ -86,8 +89,29 @@ class Tokens:
             return "good" if dials.challenge_scope_text in known.scopes else "denied"
         return "good" if any(_opens(scope, repository, action) for scope in known.scopes) else "denied"
 
-    def _grant(self, scopes: tuple[str, ...], user: str) -> web.Response:
+    def user(self, token: str) -> str:
+        """Return whose token this is; empty for an anonymous or unknown one."""
+        return self._tokens[token].user if token in self._tokens else ""
+
+    def expire(self) -> None:
+        """Have every token be as old as can be."""
+        for token in list(self._tokens.values()):
+            token.made_at = float("-inf")
+
+    def _grant(self, scopes: tuple[str, ...], user: str | web.Response | None) -> web.Response:
+        """Answer `user`, who may be nobody, have failed to log in (None), or have been refused already."""
         dials = self._site.dials
+        self._site.counters.ask_token(scopes)
+        if isinstance(user, web.Response):
+            return user
+        if user is None:
+            return self._logins.refusal()
+        if not (user or dials.anonymous):
+            return problem(401, "UNAUTHORIZED", "authentication required")
+        if dials.token_strict_scope and not all(_SCOPE.fullmatch(scope) for scope in scopes):
+            return problem(400, "INVALID_SCOPE", "malformed scope")
+        if dials.token_denied is not None and not all(self._is_open(scope, user) for scope in scopes):
+            return problem(dials.token_denied, "DENIED", "requested access to the resource is denied")
         token = secrets.token_urlsafe(48)
         self._tokens[token] = Token(() if dials.token_empty_grant else scopes, user, time.monotonic())
         document: dict[str, object] = dict.fromkeys(dials.token_fields, token)
@@ -100,20 +124,18 @@ class Tokens:
         body = json.dumps(document) if dials.token_shape != "broken" else f"token={token}"
         return web.Response(text=body, headers={"Content-Type": dials.token_type})
 
-    def _user(self, request: web.BaseRequest) -> str | None:
-        """Return who asks: "" for nobody, None for wrong credentials."""
-        authorization = request.headers.get("Authorization")
-        if authorization is None:
-            return ""
-        pair = credentials(authorization)
-        return pair[0] if pair is not None and self._site.dials.users.get(pair[0]) == pair[1] else None
-
     def _form_user(self, form: dict[str, str]) -> str | None:
-        users = self._site.dials.users
         if form.get("grant_type") == "password":
-            name = form.get("username", "")
-            return name if name in users and users[name] == form.get("password") else None
-        return next((name for name, secret in users.items() if secret == form.get("refresh_token")), None)
+            return self._logins.user((form.get("username", ""), form.get("password", "")))
+        return self._logins.by_secret(form.get("refresh_token", ""))
+
+    def _is_open(self, scope: str, user: str) -> bool:
+        name = scope.partition(":")[2].rpartition(":")[0]
+        return name in self._site.storage.repositories and (bool(user) or name not in self._site.dials.private)
+
+
+async def _form(request: web.BaseRequest) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs((await request.read()).decode()).items()}
 
 
 def _opens(scope: str, repository: str, action: str) -> bool:
