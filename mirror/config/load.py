@@ -166,7 +166,9 @@ def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
-    if kind is Secret and isinstance(value, str):
+    if kind is Secret:
+        if not isinstance(value, str):
+            raise ValueError("a secret is text: write it in quotes")
         return Secret(value)
     parse: Callable[[object], object] | None = {
         Duration: Duration.parse,
@@ -188,7 +190,7 @@ def _explain(error: msgspec.ValidationError, origins: dict[str, str], table: str
     if unknown:
         said = "there is no such setting"
     elif said.startswith("Invalid enum value"):
-        said = f"{said.removeprefix('Invalid enum value ')} is not one of {', '.join(_allowed(path))}"
+        said = f"{said.removeprefix('Invalid enum value ')} is not one of {', '.join(filter(None, _allowed(path)))}"
     said = said.replace("`object`", "a table").replace("`array`", "a list").replace("`str`", "text")
     return ConfigError(f"{_origin(path, origins)}{path}: {said}")
 

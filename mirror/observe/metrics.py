@@ -78,6 +78,24 @@ class HubMetrics:
         self.upstream_retries = Counter(
             "layover_upstream_retries", "Requests to upstreams made again.", ("upstream", "reason"), registry=registry
         )
+        self.upstream_up = Gauge(
+            "layover_upstream_up",
+            "1 while an upstream is asked, 0 while it is left alone.",
+            ("upstream",),
+            registry=registry,
+        )
+        self.upstream_quota_remaining = Gauge(
+            "layover_upstream_quota_remaining",
+            "Manifests that an upstream still lets the mirror fetch.",
+            ("upstream",),
+            registry=registry,
+        )
+        self.upstream_quota_limit = Gauge(
+            "layover_upstream_quota_limit",
+            "Manifests that an upstream lets the mirror fetch in all.",
+            ("upstream",),
+            registry=registry,
+        )
         self.fills_active = Gauge("layover_fills_active", "Blobs on their way into the store.", registry=registry)
         self.fill_seconds = Histogram(
             "layover_fill_seconds", "From a fill's start to its verified end.", buckets=_FILL, registry=registry

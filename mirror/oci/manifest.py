@@ -130,7 +130,7 @@ def _signed_payload(body: bytes) -> bytes | None:
     try:
         protected = msgspec.json.decode(_base64url(_entries(document, "signatures")[0]["protected"]))
         return body[: protected["formatLength"]] + _base64url(protected["formatTail"])
-    except (LookupError, TypeError, ValueError, msgspec.DecodeError, binascii.Error):
+    except (LookupError, TypeError, ValueError, RecursionError, msgspec.DecodeError, binascii.Error):
         return None
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
-from mirror.config import BUILT_IN, Upstream, Upstreams
+from mirror.config import BUILT_IN, ConfigError, Secret, Settings, Upstream, Upstreams, load
 from mirror.config.globs import compile_globs
 
 
@@ -162,3 +168,94 @@ class TestTables:
     def test_names_every_ca_file__of_hosts_and_globs(self) -> None:
         tables = {"a.example": {"ca_file": "/one"}, "*.b.example": {"ca_file": "/two"}}
         assert Upstreams(tables).ca_files == {"/one", "/two"}
+
+
+class TestCredentials:
+    KEYS = "username", "password", "password_file", "docker_config", "provider"
+
+    @pytest.fixture(autouse=True)
+    def _no_default_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(import_module("mirror.config.load"), "DEFAULT_FILE", tmp_path / "none.toml")
+
+    def settings(self, table: Mapping[str, object]) -> Settings:
+        """Return the configuration with one upstream."""
+        return load(None, {"LAYOVER_UPSTREAMS": json.dumps({"a.example": table})})
+
+    def refusal(self, table: Mapping[str, object]) -> str:
+        """Return why an upstream is refused."""
+        with pytest.raises(ConfigError) as refused:
+            self.settings(table)
+        text = str(refused.value)
+        assert len(text.splitlines()) == 1
+        assert text.startswith("LAYOVER_UPSTREAMS: upstreams")
+        assert "a.example" in text
+        assert "hush" not in text
+        return text
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            {"username": "user", "password": "hush"},
+            {"username": "user", "password": "", "password_file": "/file"},
+            {"docker_config": "~/.docker/config.json"},
+            {"provider": "ecr"},
+            {"provider": "google"},
+            {"provider": "azure", "username": "", "password": ""},
+        ],
+    )
+    def test_are_of_one_kind(self, table: dict[str, str]) -> None:
+        found = self.settings(table).upstreams.lookup("a.example")
+        assert found is not None
+        assert found.has_credentials
+        assert {key: getattr(found, key) for key in self.KEYS} == {key: table.get(key, "") for key in self.KEYS}
+
+    def test_are_none__where_nothing_is_said(self) -> None:
+        found = self.settings({"username": "", "password": "", "provider": ""}).upstreams.lookup("a.example")
+        assert found is not None
+        assert not found.has_credentials
+
+    def test_are_of_every_host__behind_a_glob(self) -> None:
+        tables = {"*.azurecr.io": {"provider": "azure"}}
+        found = upstream("team.azurecr.io", tables)
+        assert (found.label, found.provider) == ("*.azurecr.io", "azure")
+
+    @pytest.mark.parametrize(
+        ("table", "reason"),
+        [
+            ({"username": "user"}, "username: needs either password or password_file"),
+            ({"username": "user", "password": "hush", "password_file": "/f"}, "needs either password or password_file"),
+            ({"password": "hush"}, "password: needs a username beside it"),
+            ({"password_file": "/f"}, "password_file: needs a username beside it"),
+            ({"password": "hush", "provider": "ecr"}, "password: needs a username beside it"),
+            ({"password_file": "/f", "docker_config": "/f"}, "password_file: needs a username beside it"),
+            ({"docker_config": "/f", "provider": "ecr"}, "has docker_config and provider: keep one"),
+            ({"username": "u", "password": "hush", "provider": "ecr"}, "has username and provider: keep one"),
+            ({"username": "u", "password": "hush", "docker_config": "/f"}, "has username and docker_config: keep one"),
+            ({"provider": "aws"}, "'aws' is not one of ecr, google, azure"),
+            ({"docker_config": True}, "docker_config: Expected text"),
+            ({"username": "u", "password": 5550123}, "password: a secret is text: write it in quotes"),
+            ({"username": "u", "password": ["hush"]}, "password: a secret is text"),
+            ({"username": "u", "passwort": "hush"}, "passwort: there is no such setting"),
+        ],
+    )
+    def test_are_refused__in_any_other_form(self, table: dict[str, object], reason: str) -> None:
+        text = self.refusal(table)
+        assert reason in text
+        assert "5550123" not in text
+
+    def test_are_shown__by_no_repr(self) -> None:
+        settings = self.settings({"username": "user", "password": "hush"})
+        found = settings.upstreams.lookup("a.example")
+        assert found is not None
+        for text in (repr(settings), str(settings), repr(found), str(found), repr(settings.upstreams.all)):
+            assert "hush" not in text
+        assert found.password == Secret("hush")
+
+    def test_are_had__as_the_documentation_writes_them(self, tmp_path: Path) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "credentials.md").read_text()
+        samples = re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        assert len(samples) == 3
+        for sample in samples:
+            file = tmp_path / "layover.toml"
+            file.write_text(sample)
+            assert any(each.has_credentials for each in load(file, {}).upstreams.all)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from mirror import config
+from mirror.config.units import Size
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.reference import Repository
-from mirror.source.upstream import Proxies, UpstreamBlobs, UpstreamClient, UpstreamListings, UpstreamManifests
+from mirror.source.upstream import (
+    ListingCache,
+    Proxies,
+    UpstreamBlobs,
+    UpstreamClient,
+    UpstreamListings,
+    UpstreamManifests,
+)
+from mirror.source.upstream.credentials import Credentials, DaemonThreads
 from tests.upstream import Upstream
 
 HOST = "registry.example"
@@ -42,22 +53,35 @@ async def asking(
     ca_file: str = "",
     proxies: Mapping[str, str] | None = None,
     others: Mapping[str, str] | None = None,
+    login: Mapping[str, object] | None = None,
+    credentials: Credentials | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Source]:
-    """Open a client for the upstream at `url`, beside `others`, with proxies as the environment would name them."""
+    """Open a client for the upstream at `url`, beside `others`, with proxies as the environment would name them.
+
+    `login` are the settings of the upstream's credentials, `credentials` stand in for whatever they lead to; `settings`
+    are all its others.
+    """
     tables = {name: {"url": other} for name, other in (others or {}).items()}
-    upstreams = config.Upstreams({HOST: {"url": url, "ca_file": ca_file}, **tables})
+    upstreams = config.Upstreams(
+        {HOST: {"url": url, "ca_file": ca_file, **(login or {}), **(settings or {})}, **tables}
+    )
     upstream = upstreams.lookup(HOST)
     assert upstream is not None
     registry = new_registry()
     metrics = HubMetrics(registry)
     contexts = {ca_file: ssl.create_default_context(cafile=ca_file)} if ca_file else {}
-    client = UpstreamClient(metrics, contexts, Proxies(proxies or {}))
-    try:
-        manifests = UpstreamManifests(client, metrics)
-        blobs, listings = UpstreamBlobs(client, upstream), UpstreamListings(client)
-        yield Source(client, upstream, manifests, blobs, listings, registry)
-    finally:
-        await client.close()
+    credentials = credentials or Credentials(DaemonThreads())
+    client = UpstreamClient(metrics, contexts, Proxies(proxies or {}), credentials)
+    with tempfile.TemporaryDirectory() as folder:
+        manifests, blobs = UpstreamManifests(client, metrics), UpstreamBlobs(client, upstream)
+        listings = UpstreamListings(client, ListingCache(Path(folder, "listings"), Size(1.0, is_share=True)))
+        try:
+            yield Source(client, upstream, manifests, blobs, listings, registry)
+        finally:
+            await listings.close()
+            await client.close()
+            await credentials.close()
 
 
 @pytest.fixture

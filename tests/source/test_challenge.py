@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.source.upstream.challenge import bearer, parse_challenges
+from mirror.source.upstream.challenge import bearer, parse_challenges, usable
 
 REALM = "https://auth.example/token"
 
@@ -45,6 +45,31 @@ def test_finds_bearer__in_any_of_several_headers() -> None:
 )
 def test_finds_none__without_a_realm(headers: list[str]) -> None:
     assert bearer(headers) is None
+
+
+def test_prefers_bearer_to_basic() -> None:
+    basic = 'Basic realm="x"'
+    for headers, scheme in (([basic, f'Bearer realm="{REALM}"'], "bearer"), ([basic, "Negotiate"], "basic")):
+        found = usable(headers)
+        assert found is not None
+        assert found.scheme == scheme
+    assert usable(["Negotiate", "Bearer"]) is None
+
+
+def test_names_scopes__as_they_are() -> None:
+    (found,) = parse_challenges([f'Bearer realm="{REALM}",scope="aws  repository:a/b:pull",error="insufficient_scope"'])
+    assert found.scopes == ("aws", "repository:a/b:pull")
+    assert found.is_insufficient
+    assert found.without_scope().scopes == ()
+    assert found.without_scope().parameters["realm"] == REALM
+
+
+@pytest.mark.parametrize("piece", [" ", "\t", ",", "=", "a", "a ", "a=", 'a="', "\\", " ,", "a  =", '"'])
+def test_takes_no_time__whatever_is_repeated(piece: str) -> None:
+    # Whoever tries a line in every possible way is busy with these for many minutes.
+    lines = [f'Bearer realm="{REALM}"{(piece * 8000)[:8000]}{end}' for end in ("", "x", ",", '"', "\x01") * 20]
+    for line in lines:
+        assert parse_challenges([line])[0].scheme == "bearer"
 
 
 @settings(deadline=None)

@@ -131,7 +131,7 @@ class TestRetryAfter:
         assert found is None or 0 <= found <= 3600
 
     @pytest.mark.parametrize(
-        ("sent", "told"), [("60", 60), (None, failures.RETRY_AFTER), ("soon", failures.RETRY_AFTER)]
+        ("sent", "told"), [("60", 60), (None, failures.LIMITED_SECONDS), ("soon", failures.LIMITED_SECONDS)]
     )
     async def test_is_passed_on__with_429(
         self, sent: str | None, told: int, upstream: Upstream, source: Source
@@ -168,11 +168,85 @@ class TestRetries:
         assert time.monotonic() - began >= 1
         assert source.counted("layover_upstream_retries_total", reason="429") == 1
 
-    @pytest.mark.parametrize("status", [401, 403, 404])
+    @pytest.mark.parametrize("status", [403, 404])
     async def test_are_not_made__against_a_word(self, status: int, upstream: Upstream, source: Source) -> None:
         upstream.dials.failures.append(bed.Failure(status, kind="manifest", body="plain"))
         await refusal(source)
         assert upstream.counters.requests(kind="manifest") == 1
+
+    @pytest.mark.parametrize("status", [400, 405, 411, 418, 501])
+    async def test_are_not_made__against_what_will_not_pass(
+        self, status: int, upstream: Upstream, source: Source
+    ) -> None:
+        upstream.dials.failures.append(bed.Failure(status, kind="manifest"))
+        assert (await refusal(source)).failure is Failure.SERVER
+        assert upstream.counters.requests(kind="manifest") == 1
+
+    @pytest.mark.parametrize("location", ["http://localhost.:1/x", "ftp://x/", "/v2/library/app/manifests/1"])
+    async def test_are_not_made__where_it_leads_nowhere(
+        self, location: str, upstream: Upstream, source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def never(*_: object) -> bool:
+            return False
+
+        monkeypatch.setattr("mirror.source.upstream.guard.Privacy.is_private", never)
+        upstream.dials.failures.append(bed.Failure(307, kind="manifest", headers={"Location": location}))
+        assert (await refusal(source)).failure is Failure.SERVER
+        assert upstream.counters.requests(kind="manifest") == 1
+
+    async def test_wait__as_long_as_an_overloaded_upstream_asks_for(self, upstream: Upstream, source: Source) -> None:
+        upstream.push_image(APP.name, TAG, layers=(1_000,))
+        upstream.dials.failures.append(bed.Failure(503, kind="manifest", times=1, retry_after="1"))
+        began = time.monotonic()
+        await source.manifests.fetch(source.upstream, APP, TAG)
+        assert time.monotonic() - began >= 1
+
+    async def test_are_not_made__while_an_upstream_is_overloaded_for_long(
+        self, upstream: Upstream, source: Source
+    ) -> None:
+        upstream.dials.failures.append(bed.Failure(503, kind="manifest", retry_after="60"))
+        error = await refusal(source)
+        assert (error.status, error.retry_after) == (503, 60)
+        assert upstream.counters.requests(kind="manifest") == 1
+
+    async def test_help__against_a_body_that_broke(self) -> None:
+        body = b'{"schemaVersion": 2}'
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        answers = [head + body[:5], head + body]
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answers.pop(0))
+            writer.close()
+
+        port = free_port()
+        async with await asyncio.start_server(answer, "127.0.0.1", port), asking(f"http://127.0.0.1:{port}") as source:
+            assert (await source.manifests.fetch(source.upstream, APP, TAG)).body == body
+        assert source.counted("layover_upstream_retries_total", reason="reset") == 1
+
+    @pytest.mark.parametrize(
+        ("failure", "requests"),
+        [
+            (bed.Failure(503, kind="manifest"), 2),
+            (bed.Failure(503, kind="manifest", retry_after="1"), 1),
+            (bed.Failure(429, kind="manifest", retry_after="1"), 1),
+            (bed.Failure(429, kind="manifest"), 1),
+            (bed.Failure(404, kind="manifest"), 1),
+        ],
+    )
+    async def test_are_few__while_somebody_waits_who_can_be_answered_otherwise(
+        self, failure: bed.Failure, requests: int, upstream: Upstream, source: Source
+    ) -> None:
+        upstream.dials.failures.append(failure)
+        with pytest.raises(RegistryError):
+            await source.manifests.head(source.upstream, APP, TAG, is_quick=True)
+        assert upstream.counters.requests(kind="manifest") == requests
+
+    async def test_are_few__where_nobody_listens(self, upstream: Upstream, source: Source) -> None:
+        upstream.pause()
+        with pytest.raises(RegistryError):
+            await source.manifests.head(source.upstream, APP, TAG, is_quick=True)
+        assert source.counted("layover_upstream_requests_total", kind="manifest", method="HEAD", status="refused") == 1
 
     async def test_are_not_made__against_a_long_limit(self, upstream: Upstream, source: Source) -> None:
         upstream.dials.failures.append(bed.Failure(429, kind="manifest", retry_after="60"))
@@ -210,6 +284,8 @@ class TestConnections:
         async with await asyncio.start_server(answer, "127.0.0.1", port), asking(f"http://127.0.0.1:{port}") as source:
             error = await refusal(source)
         assert (error.code, error.failure) == (ErrorCode.UNAVAILABLE, Failure.RESET)
+        assert error.message == f"upstream {HOST} at 127.0.0.1:{port} sent something that is no HTTP answer"
+        assert source.counted("layover_upstream_requests_total", kind="manifest", method="GET", status="reset") == 1
 
     async def test_that_are_silent(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mirror.source.upstream.connections.READ_SECONDS", 0.2)
@@ -220,8 +296,30 @@ class TestConnections:
         assert error.message == f"upstream {HOST} at {upstream.address} did not answer in time"
         assert upstream.counters.requests(kind="manifest") == 1
 
+    async def test_that_are_silent__before_a_blob(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mirror.source.upstream.client.BUDGET_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.client._LEAST_SECONDS", 0.1)
+        digest = Digest(upstream.push_random_blob(APP.name, 10))
+        upstream.dials.black_hole = {"blob"}
+        async with asking(upstream.url) as source:
+            with pytest.raises(RegistryError) as refused:
+                await source.blobs.open(APP, digest, 0)
+        assert (refused.value.code, refused.value.failure) == (ErrorCode.UNAVAILABLE, Failure.TIMEOUT)
+        assert upstream.counters.requests() == 1
+
+    @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"])
+    async def test_that_are_no_tls(self, says: bytes) -> None:
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(says)
+            writer.close()
+
+        port = free_port()
+        async with await asyncio.start_server(answer, "127.0.0.1", port), asking(f"https://127.0.0.1:{port}") as source:
+            error = await refusal(source)
+        assert (error.code, error.failure) == (ErrorCode.UNAVAILABLE, Failure.TLS)
+
     async def test_that_fall_silent__inside_a_blob(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mirror.source.upstream.connections.READ_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.blobs.STALL_SECONDS", 0.2)
         digest = Digest(upstream.push_random_blob(APP.name, 300_000))
         upstream.dials.blob_stall = 100_000
         async with asking(upstream.url) as source:
@@ -243,3 +341,70 @@ class TestConnections:
         upstream.dials.failures.append(bed.Failure(200, kind="manifest", body="plain", headers=headers))
         async with asking(upstream.url) as source:
             assert (await refusal(source)).failure is Failure.TIMEOUT
+
+
+class TestBreaker:
+    async def test_spares__an_upstream_that_is_gone(self, upstream: Upstream, source: Source) -> None:
+        upstream.push_image(APP.name, TAG, layers=(1_000,))
+        upstream.pause()
+        first = await refusal(source)
+        made = source.counted("layover_upstream_requests_total", kind="manifest", method="GET", status="refused")
+        questions = [source.manifests.fetch(source.upstream, APP, Tag(str(number))) for number in range(100)]
+        for error in await asyncio.gather(*questions, return_exceptions=True):
+            assert isinstance(error, RegistryError)
+            assert (error.message, error.failure, error.retry_after) == (first.message, first.failure, 10)
+        again = source.counted("layover_upstream_requests_total", kind="manifest", method="GET", status="refused")
+        # One was let through to see, for itself and for all others.
+        assert (made, again) == (3, 4)
+        assert source.counted("layover_upstream_up") == 0
+
+    async def test_has_nobody_wait__who_can_be_answered_otherwise(self, upstream: Upstream, source: Source) -> None:
+        upstream.pause()
+        await refusal(source)
+        for _ in range(100):
+            with pytest.raises(RegistryError):
+                await source.manifests.head(source.upstream, APP, TAG, is_quick=True)
+        assert source.counted("layover_upstream_requests_total", kind="manifest", method="HEAD", status="refused") <= 3
+
+    async def test_ends__soon_after_the_upstream_is_back(self, upstream: Upstream, source: Source) -> None:
+        upstream.push_image(APP.name, TAG, layers=(1_000,))
+        upstream.pause()
+        await refusal(source)
+        upstream.resume()
+        for _ in range(500):
+            try:
+                await source.manifests.fetch(source.upstream, APP, TAG)
+                break
+            except RegistryError:
+                await asyncio.sleep(0.02)
+        assert source.counted("layover_upstream_up") == 1
+        assert upstream.counters.requests() == 1
+
+    async def test_spares__an_upstream_that_is_silent(
+        self, upstream: Upstream, source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mirror.source.upstream.client.BUDGET_SECONDS", 0.2)
+        monkeypatch.setattr("mirror.source.upstream.client._LEAST_SECONDS", 0.1)
+        upstream.dials.black_hole = {"manifest"}
+        for is_up in (1, 0):
+            assert (await refusal(source)).failure is Failure.TIMEOUT
+            assert source.counted("layover_upstream_up") == is_up
+
+    async def test_lets_a_probe_pass(self, upstream: Upstream, source: Source) -> None:
+        upstream.push_image(APP.name, TAG, layers=(1_000,))
+        upstream.pause()
+        await refusal(source)
+        upstream.resume()
+        await source.manifests.head(source.upstream, APP, TAG, is_probe=True)
+        await source.manifests.fetch(source.upstream, APP, TAG)
+
+    async def test_is_not_opened__by_storage_elsewhere(self, upstream: Upstream, source: Source) -> None:
+        upstream.push_image(APP.name, TAG, layers=(1_000,))
+        digest = Digest(upstream.push_random_blob(APP.name, 10))
+        upstream.dials.redirect, upstream.dials.redirect_to = True, f"http://127.0.0.1:{free_port()}/x"
+        for _ in range(3):
+            with pytest.raises(RegistryError) as refused:
+                await source.blobs.open(APP, digest, 0)
+            assert refused.value.failure is Failure.REFUSED
+        await source.manifests.fetch(source.upstream, APP, TAG)
+        assert source.counted("layover_upstream_up") == 1

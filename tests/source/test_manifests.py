@@ -8,7 +8,8 @@ from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Tag
-from mirror.source.upstream.manifests import LONGEST_MANIFEST
+from mirror.source.upstream.manifests import LONGEST_MANIFEST, CheckedHead, FetchedManifest
+from tests import upstream as bed
 from tests.oci.test_manifest import SCHEMA1, sign
 from tests.source.conftest import APP, Source
 from tests.upstream import Upstream
@@ -30,7 +31,7 @@ class TestFetch:
     async def test_accepts__every_type_of_manifest_at_once(self, upstream: Upstream, source: Source) -> None:
         upstream.push_image(APP.name, TAG, layers=(1_000,))
         await source.manifests.fetch(source.upstream, APP, TAG)
-        await source.manifests.head(source.upstream, APP, TAG, lambda: None)
+        await source.manifests.head(source.upstream, APP, TAG, lambda _: None)
         for asked in upstream.counters.headers:
             accepted = {each.strip() for each in asked.headers["Accept"].split(",")}
             assert accepted >= {
@@ -110,23 +111,25 @@ class TestHead:
     async def test_tells__digest_and_type(self, upstream: Upstream, source: Source) -> None:
         index = upstream.push_image(APP.name, TAG, layers=(1_000,)).index
         steps: list[int] = []
-        found = await source.manifests.head(source.upstream, APP, TAG, lambda: steps.append(1))
+        found = await source.manifests.head(source.upstream, APP, TAG, steps.append)
         assert (found.digest, found.media_type) == (index.digest, index.media_type)
-        assert len(steps) == 1
+        assert steps == [1, 1, 1, 1]  # a connection begun, accepted and made, and the answer
 
     async def test_leaves_out__what_the_upstream_leaves_out(self, upstream: Upstream, source: Source) -> None:
         upstream.push_image(APP.name, TAG, layers=(1_000,))
         upstream.dials.manifest_head_digest = upstream.dials.manifest_head_length = False
         upstream.dials.manifest_head_type = "application/octet-stream"
-        found = await source.manifests.head(source.upstream, APP, TAG, lambda: None)
+        found = await source.manifests.head(source.upstream, APP, TAG, lambda _: None)
         assert (found.digest, found.media_type) == (None, None)
 
     async def test_steps__with_every_token_and_redirect(self, upstream: Upstream, source: Source) -> None:
         upstream.push_image(APP.name, TAG, layers=(1_000,))
         upstream.dials.auth, upstream.dials.redirect_manifests = "bearer", True
         steps: list[int] = []
-        await source.manifests.head(source.upstream, APP, TAG, lambda: steps.append(1))
-        assert len(steps) == len(upstream.counters.headers) == 4
+        await source.manifests.head(source.upstream, APP, TAG, steps.append)
+        assert len(upstream.counters.headers) == 4
+        # Each of two origins is connected to, as is that of the token where it is another one.
+        assert len(steps) == 4 + 2 * 3
 
     @pytest.mark.parametrize(
         ("status", "code"), [(403, ErrorCode.DENIED), (405, ErrorCode.UNAVAILABLE), (503, ErrorCode.UNAVAILABLE)]
@@ -137,6 +140,90 @@ class TestHead:
         upstream.push_image(APP.name, TAG, layers=(1_000,))
         upstream.dials.manifest_head_status = status
         with pytest.raises(RegistryError) as refused:
-            await source.manifests.head(source.upstream, APP, TAG, lambda: None)
+            await source.manifests.head(source.upstream, APP, TAG, lambda _: None)
         assert refused.value.code is code
         assert refused.value.failure is not None
+
+
+class TestCheck:
+    @pytest.fixture
+    def index(self, upstream: Upstream) -> str:
+        return upstream.push_image(APP.name, TAG, layers=(1_000,)).index.digest
+
+    async def check(self, source: Source, *, may_get: bool = True) -> CheckedHead | FetchedManifest:
+        return await source.manifests.check(source.upstream, APP, TAG, lambda _: None, is_probe=False, may_get=may_get)
+
+    async def test_is_a_head__where_that_tells(self, upstream: Upstream, source: Source, index: str) -> None:
+        for _ in range(3):
+            found = await self.check(source)
+            assert isinstance(found, CheckedHead)
+            assert found.digest == index
+        assert (upstream.counters.requests("HEAD"), upstream.counters.requests("GET")) == (3, 0)
+
+    @pytest.mark.parametrize("status", [None, 405, 501])
+    async def test_is_a_get__where_a_head_never_tells(
+        self, status: int | None, upstream: Upstream, source: Source, index: str
+    ) -> None:
+        upstream.dials.manifest_head_status, upstream.dials.manifest_head_digest = status, False
+        for _ in range(3):
+            found = await self.check(source)
+            assert isinstance(found, FetchedManifest)
+            assert found.digest == index
+        assert (upstream.counters.requests("HEAD"), upstream.counters.requests("GET")) == (1, 3)
+
+    async def test_is_both__until_a_head_was_refused_often_enough(
+        self, upstream: Upstream, source: Source, index: str
+    ) -> None:
+        upstream.dials.manifest_head_status = 403
+        for _ in range(2):
+            assert isinstance(await self.check(source), FetchedManifest)
+        upstream.reset()
+        assert isinstance(await self.check(source), CheckedHead)
+        upstream.dials.manifest_head_status = 403
+        upstream.counters.clear()
+        for _ in range(5):
+            assert isinstance(await self.check(source), FetchedManifest)
+        assert (upstream.counters.requests("HEAD"), upstream.counters.requests("GET")) == (3, 5)
+
+    async def test_tries_a_get__once_heads_alone_fail_again_and_again(
+        self, upstream: Upstream, source: Source, index: str
+    ) -> None:
+        upstream.dials.manifest_head_status = 503
+        for _ in range(2):
+            with pytest.raises(RegistryError) as refused:
+                await self.check(source)
+            assert refused.value.failure is Failure.SERVER
+        assert upstream.counters.requests("GET") == 0
+        for _ in range(3):
+            assert isinstance(await self.check(source), FetchedManifest)
+        assert upstream.counters.requests("GET") == 3
+
+    @pytest.mark.parametrize("status", [None, 403, 405])
+    async def test_is_not_made__where_only_a_get_tells_and_may_not(
+        self, status: int | None, upstream: Upstream, source: Source, index: str
+    ) -> None:
+        upstream.dials.manifest_head_status, upstream.dials.manifest_head_digest = status, False
+        for _ in range(2):
+            with pytest.raises(RegistryError) as refused:
+                await self.check(source, may_get=False)
+            assert (refused.value.status, refused.value.failure) == (429, Failure.QUOTA)
+        assert upstream.counters.requests("GET") == 0
+
+    async def test_ends__with_a_404(self, upstream: Upstream, source: Source, index: str) -> None:
+        upstream.remove(APP.name, TAG)
+        with pytest.raises(RegistryError) as refused:
+            await self.check(source)
+        assert (refused.value.status, refused.value.failure) == (404, None)
+        assert upstream.counters.requests() == 1
+
+    @pytest.mark.parametrize("dial", ["pause", "429"])
+    async def test_is_no_get__where_the_upstream_fails(
+        self, dial: str, upstream: Upstream, source: Source, index: str
+    ) -> None:
+        if dial == "pause":
+            upstream.pause()
+        else:
+            upstream.dials.failures.append(bed.Failure(429, kind="manifest"))
+        with pytest.raises(RegistryError):
+            await self.check(source)
+        assert upstream.counters.requests("GET") == 0

@@ -74,7 +74,9 @@ class TestFollowing:
         image = upstream.push_image(APP.name, "1", layers=(1_000,))
         upstream.dials.redirect_manifests = True
         assert (await source.manifests.fetch(source.upstream, APP, Tag("1"))).digest == image.index.digest
-        assert (await source.manifests.head(source.upstream, APP, Tag("1"), lambda: None)).digest == image.index.digest
+        assert (
+            await source.manifests.head(source.upstream, APP, Tag("1"), lambda _: None)
+        ).digest == image.index.digest
         assert len(received(upstream, "cdn")) == 2
 
     async def test_ends_before_long__in_hops_without_end(
@@ -96,7 +98,19 @@ class TestFollowing:
 
     @pytest.mark.parametrize(
         "location",
-        ["http://[::1", "http://h:99999/", "http://h:port/", "ftp://h/", "http://", "//", "data:,x", "mailto:x"],
+        [
+            "http://[::1",
+            "http://user:secret@127.0.0.1/",
+            "http://\xff\xfe/",
+            "http://\uff11\uff12\uff17.0.0.1/",
+            "http://h:99999/",
+            "http://h:port/",
+            "ftp://h/",
+            "http://",
+            "//",
+            "data:,x",
+            "mailto:x",
+        ],
     )
     async def test_is_an_error__to_what_is_no_address(
         self, location: str, upstream: Upstream, source: Source, digest: Digest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -11,25 +10,16 @@ from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream.tokens import Scope, Tokens
 from tests import upstream as bed
+from tests.source.callers import Clock
 from tests.source.conftest import APP, HOST, Source
 from tests.upstream import Upstream
 
 TAG = Tag("1")
 
 
-class Clock:
-    """The registry's clock: as the test moves it, tokens that it gave out grow old."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Return the seconds that the registry sees."""
-        return time.monotonic() + self.ahead
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the registry's clock: as it moves, tokens that were given out grow old there."""
     moved = Clock()
     monkeypatch.setattr("tests.upstream.tokens.time", moved)
     return moved
@@ -107,7 +97,7 @@ class TestChallenges:
 
     async def test_are_answered__where_a_head_s_names_no_scope(self, guarded: Upstream, source: Source) -> None:
         guarded.dials.challenge_scope = "get"
-        await source.manifests.head(source.upstream, APP, TAG, lambda: None)
+        await source.manifests.head(source.upstream, APP, TAG)
         await source.manifests.fetch(source.upstream, APP, TAG)
         assert token_requests(guarded) == 1
 
@@ -253,7 +243,7 @@ class TestCache:
         self, announced: int | None, kept: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clock = Clock()
-        monkeypatch.setattr("mirror.source.upstream.tokens.time", clock)
+        monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
         tokens = Tokens()
 
         async def fetch() -> bytes:
@@ -264,6 +254,41 @@ class TestCache:
         assert tokens.get(self.SCOPE) == "t"
         clock.ahead = kept * 0.95
         assert tokens.get(self.SCOPE) is None
+
+    @pytest.mark.parametrize("announced", ["1e308", "-1e308", '"nan"', '"soon"', "null", "[]", "true", '"7"'])
+    async def test_survives__any_lifetime(self, announced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
+        tokens = Tokens()
+
+        async def fetch() -> bytes:
+            return b'{"token": "t", "expires_in": %s, "issued_at": 5}' % announced.encode()
+
+        assert await tokens.ask(self.SCOPE, fetch) == "t"
+        assert tokens.get(self.SCOPE) == "t"
+        clock.ahead = 86400
+        assert tokens.get(self.SCOPE) is None
+
+    async def test_remembers__for_a_moment_that_nobody_gets_any(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, asked = Clock(), []
+        monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
+        tokens = Tokens()
+
+        async def refuse() -> bytes:
+            asked.append(1)
+            raise RegistryError(ErrorCode.DENIED, "no token", failure=Failure.CREDENTIALS)
+
+        async def ask(scope: Scope) -> bool:
+            with pytest.raises(RegistryError, match="no token") as refused:
+                await tokens.ask(scope, refuse)
+            return refused.value.is_remembered
+
+        assert [await ask(self.SCOPE) for _ in range(3)] == [False, True, True]
+        somebody = self.SCOPE._replace(fingerprint="f")
+        assert [await ask(somebody) for _ in range(3)] == [False] * 3
+        assert len(asked) == 4
+        clock.ahead = 5
+        assert not await ask(self.SCOPE)
 
     async def test_forgets__only_the_token_that_was_refused(self) -> None:
         tokens = Tokens()
@@ -278,7 +303,16 @@ class TestCache:
         assert tokens.get(self.SCOPE) is None
 
     @pytest.mark.parametrize(
-        "answer", [b"", b"[]", b'{"token": 5}', b'{"token": "a\\nb"}', b'{"token": "\xff"}', b"[" * 9999]
+        "answer",
+        [
+            b"",
+            b"[]",
+            b'{"token": 5}',
+            b'{"token": "a\\nb"}',
+            b'{"token": "\xff"}',
+            b"[" * 9999,
+            b'{"token":"%s"}' % (b"x" * 20_000),
+        ],
     )
     async def test_keeps_nothing__of_an_answer_without_a_usable_token(self, answer: bytes) -> None:
         tokens = Tokens()

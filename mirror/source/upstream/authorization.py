@@ -1,90 +1,99 @@
-"""As whom an upstream is asked: nobody, or the bearer of a token for one repository."""
+"""As whom an upstream is asked: with the mirror's credentials, or as nobody where they are missing or refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import aiohttp
-from yarl import URL
 
-from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.source.upstream import body, failures
+from mirror.config import Upstream
+from mirror.oci.errors import Failure, RegistryError
+from mirror.source.upstream.accounts import Accounts, CredentialsRefused
 from mirror.source.upstream.ask import Ask
-from mirror.source.upstream.challenge import bearer
+from mirror.source.upstream.authenticator import Authenticator
 from mirror.source.upstream.connections import Connections
-from mirror.source.upstream.redirects import follow
-from mirror.source.upstream.tokens import Scope, Tokens, token_url
-
-_TOKEN_SECONDS = 9.0
-_LONGEST_TOKEN_ANSWER = 2**20
+from mirror.source.upstream.credentials import Credential, Credentials
 
 
 class Authorization:
-    """Answers challenges."""
+    """Sends requests as whoever is let in."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-        self._tokens = Tokens()
+    def __init__(
+        self, connections: Connections, credentials: Credentials, received: Callable[[Upstream, int], None]
+    ) -> None:
+        """Send over `connections`, with `credentials` where they are asked for; `received` counts bytes of bodies."""
+        self._credentials = credentials
+        self._accounts = Accounts()
+        self._authenticator = Authenticator(connections, self._accounts, received)
 
     async def close(self) -> None:
         """End every request under way."""
-        await self._tokens.close()
+        await self._authenticator.close()
+
+    async def identity(self, upstream: Upstream) -> str:
+        """Return the fingerprint of the credential that is used now, nothing for none or one that is rejected."""
+        try:
+            credential = await self._credential(upstream)
+        except CredentialsRefused:
+            return ""
+        if credential is None or self._accounts.of(upstream, credential).is_refused:
+            return ""
+        return credential.fingerprint
 
     async def send(self, ask: Ask) -> aiohttp.ClientResponse:
-        """Return the open answer, of any status, with the token that is known, else cold, else with a new one.
+        """Return the open answer, of any status.
 
         Raises:
-            RegistryError: an exchange failed, or no token was to be had.
+            RegistryError: an exchange failed, no token was to be had, or what was asked for takes credentials and those
+                of the mirror are refused.
         """
-        scope = Scope(ask.upstream.url, ask.repository.name)
-        token = self._tokens.get(scope)
-        if token is not None:
-            answer = await follow(self._connections, ask, _bearer(token))
-            if answer.status != 401:
-                return answer
+        refused = None
+        if not (ask.is_anonymous or ask.base):
+            try:
+                answer = await self._send_identified(ask)
+            except CredentialsRefused as error:
+                refused = error
+                self._accounts.refused(ask.upstream, error)
+            else:
+                if answer is not None:
+                    return answer
+        return await self._send_anonymously(ask, refused)
+
+    async def _send_identified(self, ask: Ask) -> aiohttp.ClientResponse | None:
+        """Return the answer to the mirror's credentials; None if there are none."""
+        credential = await self._credential(ask.upstream)
+        if credential is None:
+            return None
+        try:
+            return await self._authenticator.send(ask, credential)
+        except CredentialsRefused as error:
+            if error.is_remembered:
+                raise
+            refused = error
+        # What was lent for a while may be over before its time.
+        self._credentials.refused(ask.upstream, credential)
+        renewed = await self._credential(ask.upstream)
+        if renewed is None or renewed.fingerprint == credential.fingerprint:
+            raise refused
+        return await self._authenticator.send(ask, renewed)
+
+    async def _send_anonymously(self, ask: Ask, refused: CredentialsRefused | None) -> aiohttp.ClientResponse:
+        """Return the answer to anybody, unless it takes credentials, which were `refused`."""
+        try:
+            answer = await self._authenticator.send(ask, None)
+        except RegistryError as error:
+            if refused is not None and error.failure is Failure.CREDENTIALS:
+                raise refused from None
+            raise
+        # Some registries hide what is private: their 404 is believed of a repository that is known to be public.
+        is_closed = answer.status in {401, 403} or (answer.status == 404 and not self._authenticator.is_public(ask))
+        if refused is not None and is_closed:
             answer.release()
-            self._tokens.drop(scope, token)
-        # Asked cold: what a registry says to an expired token may lead nowhere.
-        answer = await follow(self._connections, ask, None)
-        challenge = bearer(answer.headers.getall("WWW-Authenticate", [])) if answer.status == 401 else None
-        if challenge is None:
-            return answer
-        answer.release()
-        url = token_url(challenge, ask.repository.name)
-        token = await self._tokens.ask(scope, lambda: self._fetch_token(ask, url))
-        answer = await follow(self._connections, ask, _bearer(token))
-        if answer.status == 401 and token is not None:
-            # Docker Hub is known to refuse a token that is brand-new.
-            answer.release()
-            answer = await follow(self._connections, ask, _bearer(token))
-        if answer.status == 401:
-            self._tokens.drop(scope, token)
+            raise refused
         return answer
 
-    async def _fetch_token(self, ask: Ask, url: str) -> bytes:
-        target = _realm(ask, url)
-        token_ask = ask._replace(kind="token", method="GET")
-        async with failures.time_limit(ask.upstream, target, _TOKEN_SECONDS):
-            answer = await self._connections.send(token_ask, target, {})
-            if answer.status != 200:
-                refused = failures.refusal(ask.upstream, answer.status, answer.headers, b"", ErrorCode.DENIED)
-                answer.close()
-                if refused.failure is None:
-                    refused.failure = Failure.CREDENTIALS  # it speaks of the mirror, not of the image
-                raise refused
-            return await body.read(answer, token_ask, _LONGEST_TOKEN_ANSWER)
-
-
-def _bearer(token: str | None) -> str | None:
-    return None if token is None else f"Bearer {token}"
-
-
-def _realm(ask: Ask, url: str) -> URL:
-    try:
-        target = URL(url, encoded=True)
-        _ = target.port  # yarl looks only when it is asked
-    except (ValueError, UnicodeError):
-        target = URL()
-    is_web = target.scheme in {"http", "https"} and target.host is not None
-    if not is_web or (ask.url.scheme, target.scheme) == ("https", "http"):
-        text = f"upstream {ask.upstream.name} names a token realm that is not https"
-        raise RegistryError(ErrorCode.DENIED, text, failure=Failure.CREDENTIALS)
-    return target
+    async def _credential(self, upstream: Upstream) -> Credential | None:
+        try:
+            return await self._credentials.of(upstream)
+        except RegistryError as error:
+            raise CredentialsRefused(error.message) from None

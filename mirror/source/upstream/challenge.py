@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+_WORD = r"[\w!#$%&'*+.^`|~-]++"
+# Nothing that was matched is tried again in another way: a line of blanks must not take minutes.
 _PIECE = re.compile(
-    r'\s*,?\s*(?:(?P<token68>[\w\-.~+/]+=+)(?=\s*(?:,|$))|(?P<key>[\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,]+))'
-    r"|(?P<scheme>[\w!#$%&'*+.^`|~-]+)(?=\s|,|$))"
+    r"[\s,]*+(?:(?P<token68>[\w\-.~+/]++=++)(?=\s*+(?:,|$))"
+    rf'|(?P<key>{_WORD})\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<bare>[^\s,]++))'
+    rf"|(?P<scheme>{_WORD})(?=[\s,]|$))"
 )
 _MOST_PIECES = 64
 
@@ -18,6 +21,20 @@ class Challenge(NamedTuple):
 
     scheme: str
     parameters: Mapping[str, str]
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What a token must be good for, by the challenge's own words; nothing if it does not say."""
+        return tuple(self.parameters.get("scope", "").split())
+
+    @property
+    def is_insufficient(self) -> bool:
+        """Whether it says that a token is good, but not for this (RFC 6750 §3.1)."""
+        return self.parameters.get("error") == "insufficient_scope"
+
+    def without_scope(self) -> Challenge:
+        """Return the same challenge, whatever it is asked for."""
+        return self._replace(parameters={key: value for key, value in self.parameters.items() if key != "scope"})
 
 
 def parse_challenges(values: Iterable[str]) -> list[Challenge]:
@@ -43,3 +60,10 @@ def bearer(values: Iterable[str]) -> Challenge | None:
     named = [each for each in parse_challenges(values) if each.scheme == "bearer" and each.parameters.get("realm")]
     addressed = [each for each in named if "://" in each.parameters["realm"]]
     return next(iter(addressed + named), None)
+
+
+def usable(values: Iterable[str]) -> Challenge | None:
+    """Return the challenge to meet: a Bearer one, else a Basic one."""
+    lines = list(values)
+    basic = (each for each in parse_challenges(lines) if each.scheme == "basic")
+    return bearer(lines) or next(basic, None)

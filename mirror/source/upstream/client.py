@@ -1,65 +1,156 @@
-"""One HTTP client for all upstreams: authorised, retried before the first byte, within a budget of time."""
+"""One HTTP client for all upstreams: authorised, retried, within a budget of time, and calm when they misbehave."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import ssl
-from collections.abc import Mapping
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 
 from mirror.config import Upstream
 from mirror.observe.metrics import HubMetrics
-from mirror.oci.errors import Failure
+from mirror.oci.digest import Digest
+from mirror.oci.errors import Failure, RegistryError
 from mirror.source.upstream import body, failures
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.authorization import Authorization
-from mirror.source.upstream.connections import Connections
+from mirror.source.upstream.bandwidth import Bandwidth
+from mirror.source.upstream.breaker import Breakers
+from mirror.source.upstream.connections import Connections, release_with
+from mirror.source.upstream.credentials import Credentials
+from mirror.source.upstream.endpoints import Endpoints
 from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.quota import Quotas
 from mirror.source.upstream.retry import retrying
+from mirror.source.upstream.slots import Slot
 
-# All attempts for anything but a blob together: whoever waits shall hear within 10 s. Storage may be slower.
-BUDGET_SECONDS = 9.0
+# Every attempt together, a blob's body apart: whoever waits shall hear within 10 s.
+BUDGET_SECONDS = 8.5
+# What is left of that at least for a request whose turn came late.
+_LEAST_SECONDS = 4.0
+# What an exchange that is late has to say for itself.
+_GRACE_SECONDS = 0.25
+_LAST_MOMENT_SECONDS = 0.5
+# While somebody waits who can be answered otherwise, an endpoint at which nothing moves for this long is passed over.
+_QUIET_SECONDS = 0.9
 _LONGEST_ERROR = 64 * 2**10
+_ERROR_SECONDS = 2.0
+_Result = TypeVar("_Result")
+_Finish = Callable[[Ask, aiohttp.ClientResponse], Awaitable[_Result]]
+# Makes a request, once or as often as it takes.
+_Attempts = Callable[[bool], Awaitable[_Result]]
+
+
+class Opened(NamedTuple):
+    """An open answer, and the endpoint that gave it, empty for the upstream itself."""
+
+    answer: aiohttp.ClientResponse
+    base: str
 
 
 class UpstreamClient:
     """Asks upstreams. Answers come back open, with a success status; every other one is a RegistryError."""
 
-    def __init__(self, metrics: HubMetrics, contexts: Mapping[str, ssl.SSLContext], proxies: Proxies) -> None:
+    def __init__(
+        self,
+        metrics: HubMetrics,
+        contexts: Mapping[str, ssl.SSLContext],
+        proxies: Proxies,
+        credentials: Credentials,
+    ) -> None:
         """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured."""
         self._metrics = metrics
-        self.quotas = Quotas()
+        self.quotas = Quotas(metrics)
         self._connections = Connections(metrics, contexts, proxies)
-        self._authorization = Authorization(self._connections)
+        self._authorization = Authorization(self._connections, credentials, self.received)
+        self._breakers = Breakers(metrics)
+        self._endpoints = Endpoints(self._connections, self._breakers)
+        self._bandwidths: dict[str, Bandwidth] = {}
+        self._deadlines: weakref.WeakKeyDictionary[aiohttp.ClientResponse, float] = weakref.WeakKeyDictionary()
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._endpoints.close()
         await self._authorization.close()
         await self._connections.close()
 
-    async def identity(self, upstream: Upstream) -> str:  # noqa: ARG002 - the authorization will tell
+    async def identity(self, upstream: Upstream) -> str:
         """Return as whom an upstream is asked now, as a text that changes with the credentials; nobody is empty."""
-        return ""
+        return await self._authorization.identity(upstream)
 
     async def ask(self, ask: Ask) -> aiohttp.ClientResponse:
-        """Return the upstream's open answer, its status below 300; the caller releases it.
+        """Return an open answer, its status below 300; the caller releases it.
 
         Raises:
             RegistryError: every attempt failed, or the upstream said no.
         """
-        if ask.kind == "blob":
-            return await self._again(ask)
-        async with failures.time_limit(ask.upstream, ask.url, BUDGET_SECONDS):
-            return await self._again(ask)
+        return (await self.open(ask)).answer
+
+    async def open(self, ask: Ask) -> Opened:
+        """Return an open answer, its status below 300, and who gave it; the caller releases it.
+
+        Raises:
+            RegistryError: every attempt failed, or the upstream said no.
+        """
+        slot, ask = await self._turn(ask)
+        try:
+            opened = await self._in_time(ask, _open)
+        except BaseException:
+            slot.release()
+            raise
+        release_with(opened.answer, slot)
+        self._deadlines[opened.answer] = ask.deadline
+        return opened
+
+    async def fetch(self, ask: Ask, longest: int, use: Callable[[Mapping[str, str], bytes], _Result]) -> _Result:
+        """Return what `use` makes of the headers and the whole body of an answer.
+
+        Raises:
+            RegistryError: every attempt failed, the upstream said no, or sent more than `longest` bytes; or `use` did.
+        """
+
+        async def finish(asked: Ask, answer: aiohttp.ClientResponse) -> _Result:
+            content = await self.read(answer, asked, longest)
+            try:
+                return use(answer.headers, content)
+            except RegistryError:
+                if asked.base:
+                    self._endpoints.exclude(asked.base, asked.path)
+                raise
+
+        slot, ask = await self._turn(ask)
+        try:
+            return await self._in_time(ask, finish)
+        finally:
+            slot.release()
+
+    def distrust(self, upstream: Upstream, digest: Digest, base: str = "") -> None:
+        """Have no endpoint, or `base` alone, asked for a blob for a while: what came was something else."""
+        for endpoint in (base,) if base else upstream.endpoints:
+            self._endpoints.exclude(endpoint, f"blobs/{digest}")
+
+    def bandwidth(self, upstream: Upstream) -> Bandwidth | None:
+        """Return what holds back every blob of a configured upstream, if anything does."""
+        if not upstream.bandwidth:
+            return None
+        bandwidth = self._bandwidths.get(upstream.label)
+        if bandwidth is None:
+            bandwidth = self._bandwidths[upstream.label] = Bandwidth(upstream.bandwidth)
+        return bandwidth
 
     async def read(self, answer: aiohttp.ClientResponse, ask: Ask, longest: int) -> bytes:
-        """Return an answer's whole body, and release it.
+        """Return an answer's whole body within what is left of its request's time, and release it.
 
         Raises:
             RegistryError: it broke off, or is longer than `longest` bytes.
         """
+        ask = ask._replace(deadline=self._deadlines.get(answer, ask.deadline))
         content = await body.read(answer, ask, longest)
         self.received(ask.upstream, len(content))
         return content
@@ -67,25 +158,127 @@ class UpstreamClient:
     def received(self, upstream: Upstream, amount: int) -> None:
         """Count body bytes."""
         self._metrics.upstream_bytes.labels(upstream.label).inc(amount)
+        self._connections.moved(upstream)
 
-    async def _again(self, ask: Ask) -> aiohttp.ClientResponse:
+    async def _turn(self, ask: Ask) -> tuple[Slot, Ask]:
+        """Wait for a request's turn, and return it with the request and how long that has from now on."""
+        arrived = time.monotonic()
+        if not ask.upstream.endpoints:
+            await self._breakers.of(ask.upstream, "").ready(ask)
+        slot = await self._connections.turn(ask)
+        return slot, ask._replace(deadline=max(arrived + BUDGET_SECONDS, time.monotonic() + _LEAST_SECONDS))
+
+    async def _in_time(self, ask: Ask, finish: _Finish[_Result]) -> _Result:
+        try:
+            async with asyncio.timeout(ask.deadline - time.monotonic() + _GRACE_SECONDS):
+                for asked in self._endpoints.before(ask):
+                    with contextlib.suppress(RegistryError):
+                        return await self._unless_open(asked, functools.partial(self._briefly, asked, finish))
+                return await self._at_upstream(ask, finish)
+        except TimeoutError:
+            raise failures.late(ask.upstream, ask.url.authority) from None
+
+    async def _at_upstream(self, ask: Ask, finish: _Finish[_Result]) -> _Result:
+        identity = "" if ask.is_anonymous else await self.identity(ask.upstream)
+
         def count(failure: Failure) -> None:
             self._metrics.upstream_retries.labels(ask.upstream.label, failure).inc()
 
-        return await retrying(lambda: self._once(ask), count)
+        async def attempts(once: bool) -> _Result:
+            seconds = 0.0 if once else ask.deadline - time.monotonic() - _LAST_MOMENT_SECONDS
+            return await retrying(
+                functools.partial(self._once, ask, identity, finish), count, seconds=seconds, is_quick=ask.is_quick
+            )
 
-    async def _once(self, ask: Ask) -> aiohttp.ClientResponse:
-        return await _accept(ask, await self._authorization.send(ask))
+        try:
+            return await self._unless_open(ask, attempts)
+        except failures.UpstreamError as error:
+            if error.failure is Failure.TOO_MANY:
+                self.quotas.limited(ask, identity, error)
+            raise
+
+    async def _unless_open(self, ask: Ask, attempts: _Attempts[_Result]) -> _Result:
+        """Make a request unless its breaker holds it back; one that finds out about an outage is made once."""
+        breaker = self._breakers.of(ask.upstream, ask.base)
+        was_probe = await breaker.enter(ask)
+        error: BaseException | None = None
+        try:
+            return await attempts(was_probe)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            breaker.leave(ask, error, was_probe=was_probe)
+
+    async def _briefly(self, ask: Ask, finish: _Finish[_Result], _: bool) -> _Result:
+        """Ask an endpoint, for as long as something moves forward if somebody could be answered otherwise."""
+        if not ask.is_quick:
+            return await self._once(ask, "", finish)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_QUIET_SECONDS) as limit:
+
+                def step(weight: int) -> None:
+                    with contextlib.suppress(RuntimeError):  # nobody may wait any more
+                        limit.reschedule(loop.time() + weight * _QUIET_SECONDS)
+                    ask.step(weight)
+
+                return await self._once(ask._replace(step=step), "", finish)
+        except TimeoutError:
+            raise failures.unreachable(ask.upstream, ask.url.authority, Failure.TIMEOUT) from None
+
+    async def _once(self, ask: Ask, identity: str, finish: _Finish[_Result]) -> _Result:
+        allowance = self.quotas.admit(ask, identity)
+        try:
+            answer = await self._authorization.send(ask)
+            if answer.url.origin() == ask.url.origin():
+                self.quotas.learn(allowance, ask, answer.headers)
+            await _accept(ask, answer)
+        except failures.UpstreamError as error:
+            if error.failure is Failure.TOO_MANY and self.quotas.is_used_up(allowance):
+                error.is_passing = False
+            raise
+        finally:
+            self.quotas.leave(allowance)
+        return await finish(ask, answer)
 
 
-async def _accept(ask: Ask, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
-    coding = answer.headers.get("Content-Encoding", "identity").lower()
-    usable = {200, 206, 416} if "Range" in ask.headers else {200}
-    if answer.status in usable and coding == "identity":
-        return answer
-    text = b""
-    if answer.status not in {200, 206}:
+async def _open(ask: Ask, answer: aiohttp.ClientResponse) -> Opened:
+    return Opened(answer, ask.base)
+
+
+async def _accept(ask: Ask, answer: aiohttp.ClientResponse) -> None:
+    """Let a usable answer pass.
+
+    Raises:
+        RegistryError: what the answer means otherwise; it is closed.
+    """
+    is_whole = answer.headers.get("Content-Encoding", "identity").lower() == "identity"
+    # What an endpoint has not, another one may have.
+    in_range = {206} if ask.base else {206, 416}
+    usable = {200, *in_range} if "Range" in ask.headers else {200}
+    if answer.status in usable and is_whole and not _is_useless_head(ask, answer):
+        return
+    try:
+        verdict = ask.verdict(ask, answer)
+        if verdict is not None:
+            raise verdict
+        if answer.status in {200, 206}:
+            what = "something that was not asked for" if is_whole else "in a coding that was not asked for"
+            raise failures.unusable(ask.upstream, f"answered {what}", answer.status)
+        text = b""
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            text = await body.read_at_most(answer, _LONGEST_ERROR) or b""
-    answer.close()
-    raise failures.refusal(ask.upstream, answer.status, answer.headers, text, ask.unknown)
+            async with asyncio.timeout(_ERROR_SECONDS):
+                text = await body.read_at_most(answer, _LONGEST_ERROR) or b""
+        host = answer.url.authority
+        raise failures.refusal(ask.upstream, answer.status, answer.headers, text, ask.unknown, host)
+    finally:
+        answer.close()
+
+
+def _is_useless_head(ask: Ask, answer: aiohttp.ClientResponse) -> bool:
+    return (
+        bool(ask.base)
+        and (ask.kind, ask.method) == ("manifest", "HEAD")
+        and "Docker-Content-Digest" not in answer.headers
+    )

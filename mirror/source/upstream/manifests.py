@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from mirror.config import Upstream
@@ -14,10 +14,13 @@ from mirror.oci.manifest import digest_of, is_manifest, media_type_of, verifies
 from mirror.oci.reference import Reference, Repository, Tag
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.client import UpstreamClient
-from mirror.source.upstream.failures import RETRY_AFTER
+from mirror.source.upstream.failures import RETRY_AFTER, UpstreamError, unusable
+from mirror.source.upstream.heads import Heads
 
 # Clients take 4 MiB at most.
 LONGEST_MANIFEST = 4 * 2**20
+# Whoever answers a HEAD so has none.
+_NO_HEAD = frozenset({405, 501})
 
 
 def _ignore(_: int) -> None:
@@ -52,6 +55,7 @@ class UpstreamManifests:
     def __init__(self, client: UpstreamClient, metrics: HubMetrics) -> None:
         self._client = client
         self._metrics = metrics
+        self._heads = Heads()
 
     async def fetch(
         self,
@@ -70,18 +74,9 @@ class UpstreamManifests:
         """
         ask = _ask(upstream, repository, reference, "GET")
         ask = ask._replace(step=step, is_quick=is_quick, is_probe=is_probe)
-        answer = await self._client.ask(ask)
-        headers = answer.headers
-        body = await self._client.read(answer, ask, LONGEST_MANIFEST)
-        digest = reference if isinstance(reference, Digest) else _digest(headers.get("Docker-Content-Digest"))
-        if digest is None:
-            digest = digest_of(body)
-        if not verifies(body, digest):
-            self._metrics.digest_mismatches.labels(upstream.label).inc()
-            raise _failed(upstream, f"sent a manifest that does not have the digest {digest}")
-        if not isinstance(reference, Digest) and not is_manifest(body):
-            raise _failed(upstream, "sent something that is no manifest")
-        return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
+        return await self._client.fetch(
+            ask, LONGEST_MANIFEST, lambda headers, body: self._verified(upstream, reference, headers, body)
+        )
 
     async def head(
         self,
@@ -119,18 +114,45 @@ class UpstreamManifests:
         Raises:
             RegistryError: the upstream has none, or failed; with `Failure.QUOTA` if only a GET could tell and may not.
         """
-        head = await self.head(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
-        if head.digest is not None:
-            return CheckedHead(head.digest, head.media_type)
+        is_certain = self._heads.is_useless(upstream)
+        if not is_certain:
+            try:
+                head = await self.head(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
+            except UpstreamError as error:
+                self._heads.failed(upstream)
+                if not self._is_worth_a_get(upstream, error):
+                    raise
+                is_certain = error.answered in _NO_HEAD
+            else:
+                if head.digest is not None:
+                    self._heads.told(upstream)
+                    return CheckedHead(head.digest, head.media_type)
+                is_certain = True
         if not may_get:
             text = f"upstream {upstream.name} tells where a tag points by GET alone, and its quota runs short"
             raise RegistryError(ErrorCode.TOOMANYREQUESTS, text, failure=Failure.QUOTA, retry_after=RETRY_AFTER)
-        return await self.fetch(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
+        found = await self.fetch(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
+        self._heads.outdone(upstream, is_certain=is_certain)
+        return found
 
+    def _is_worth_a_get(self, upstream: Upstream, error: UpstreamError) -> bool:
+        """Say whether a GET may be answered though a HEAD was not."""
+        if error.answered in _NO_HEAD or (error.answered == 403 and error.failure is not None):
+            return True
+        return error.answered >= 500 and self._heads.has_failed_often(upstream)
 
-def _failed(upstream: Upstream, what: str) -> RegistryError:
-    text = f"upstream {upstream.name} {what}"
-    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=RETRY_AFTER)
+    def _verified(
+        self, upstream: Upstream, reference: Reference, headers: Mapping[str, str], body: bytes
+    ) -> FetchedManifest:
+        digest = reference if isinstance(reference, Digest) else _digest(headers.get("Docker-Content-Digest"))
+        if digest is None:
+            digest = digest_of(body)
+        if not verifies(body, digest):
+            self._metrics.digest_mismatches.labels(upstream.label).inc()
+            raise unusable(upstream, f"sent a manifest that does not have the digest {digest}")
+        if not isinstance(reference, Digest) and not is_manifest(body):
+            raise unusable(upstream, "sent something that is no manifest")
+        return FetchedManifest(digest, _media_type(headers.get("Content-Type")) or media_type_of(body), body)
 
 
 def _ask(upstream: Upstream, repository: Repository, reference: Reference, method: str) -> Ask:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import aiohttp
 from yarl import URL
 
@@ -14,19 +16,19 @@ _MOST_HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-async def follow(connections: Connections, ask: Ask, authorization: str | None) -> aiohttp.ClientResponse:
-    """Send a request and follow its redirects; `authorization` goes to the origin of the request alone.
+async def follow(
+    connections: Connections, ask: Ask, url: URL, authorize: Callable[[URL], str | None]
+) -> aiohttp.ClientResponse:
+    """Send a request to `url` and follow its redirects; `authorize` tells what each origin is authorised by, if at all.
 
     Raises:
         RegistryError: an exchange failed, or the redirects lead nowhere.
     """
-    url = ask.url
-    origin = url.origin()
     seen = {str(url)}
     for _ in range(_MOST_HOPS + 1):
-        headers = dict(ask.headers)
-        if authorization is not None and url.origin() == origin:
-            headers["Authorization"] = authorization
+        authorization = authorize(url.origin())
+        own = {} if authorization is None else {"Authorization": authorization}
+        headers = {**ask.headers, **own}
         answer = await connections.send(ask, url, headers)
         location = answer.headers.get("Location")
         if answer.status not in _REDIRECTS or location is None:
@@ -43,8 +45,12 @@ def _target(upstream: Upstream, url: URL, location: str) -> URL:
     try:
         target = url.join(URL(location, encoded=True))
         _ = target.port  # yarl looks only when it is asked
+        # What a program, or a proxy, makes of other letters in a host is anybody's guess.
+        is_plain = (target.host or "").isascii() and "@" not in target.raw_authority
     except (ValueError, UnicodeError):
-        raise failures.bad_redirect(upstream, "redirects to something that is no URL") from None
+        is_plain, target = False, URL()
+    if not is_plain:
+        raise failures.bad_redirect(upstream, "redirects to something that is no URL")
     if (
         target.scheme not in {"http", "https"}
         or target.host is None

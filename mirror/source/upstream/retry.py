@@ -7,25 +7,30 @@ from typing import TypeVar
 
 import tenacity
 
-from mirror.oci.errors import Failure, RegistryError
+from mirror.oci.errors import Failure
+from mirror.source.upstream.failures import UpstreamError
 
 _ATTEMPTS = 3
-_LONGEST_WAIT = 3.0
-_BUDGET_SECONDS = 8.0
-_WORTH_IT = frozenset({Failure.SERVER, Failure.REFUSED, Failure.RESET, Failure.TOO_MANY})
+_QUICK_ATTEMPTS = 2
+_QUICK = frozenset({Failure.SERVER, Failure.RESET})
 _Result = TypeVar("_Result")
 
 
-async def retrying(attempt: Callable[[], Awaitable[_Result]], count: Callable[[Failure], None]) -> _Result:
-    """Return what `attempt` returns, trying it up to three times within a few seconds; `count` hears of each retry.
+async def retrying(
+    attempt: Callable[[], Awaitable[_Result]], count: Callable[[Failure], None], *, seconds: float, is_quick: bool
+) -> _Result:
+    """Return what `attempt` returns, trying it up to three times within `seconds`; `count` hears of each retry.
+
+    `is_quick`: whoever waits can be answered otherwise, so that it is tried again once at most, and at once.
 
     Raises:
         RegistryError: the last attempt's.
     """
     retries = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(_is_worth_it),
-        wait=_wait,
-        stop=tenacity.stop_after_attempt(_ATTEMPTS) | tenacity.stop_before_delay(_BUDGET_SECONDS),
+        retry=tenacity.retry_if_exception(_is_worth_it_quickly if is_quick else _is_worth_it),
+        wait=tenacity.wait_random(0.05, 0.15) if is_quick else _wait,
+        stop=tenacity.stop_after_attempt(_QUICK_ATTEMPTS if is_quick else _ATTEMPTS)
+        | tenacity.stop_before_delay(seconds),
         before_sleep=lambda state: _report(state, count),
         reraise=True,
     )
@@ -37,21 +42,27 @@ async def retrying(attempt: Callable[[], Awaitable[_Result]], count: Callable[[F
 
 
 def _is_worth_it(error: BaseException) -> bool:
-    if not isinstance(error, RegistryError) or error.failure not in _WORTH_IT:
-        return False
-    # A limit that lasts longer than a client waits is the client's to know of.
-    return error.failure is not Failure.TOO_MANY or (error.retry_after or 0) <= _LONGEST_WAIT
+    return isinstance(error, UpstreamError) and error.is_passing
+
+
+def _is_worth_it_quickly(error: BaseException) -> bool:
+    return isinstance(error, UpstreamError) and error.is_passing and error.failure in _QUICK and not error.wait
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     jitter = tenacity.wait_random_exponential(multiplier=0.2, max=1.0)(state)
-    if isinstance(error, RegistryError) and error.failure is Failure.TOO_MANY:
-        return min(float(error.retry_after or 0) + jitter, _LONGEST_WAIT + 1)
-    return jitter
+    if isinstance(error, UpstreamError) and error.wait is not None:
+        return error.wait + jitter
+    # A limit that does not say how long it lasts is one of requests a second, most often.
+    return jitter + (2.0 ** (state.attempt_number - 1) if _is_limit(error) else 0.0)
+
+
+def _is_limit(error: BaseException | None) -> bool:
+    return isinstance(error, UpstreamError) and error.failure is Failure.TOO_MANY
 
 
 def _report(state: tenacity.RetryCallState, count: Callable[[Failure], None]) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, RegistryError) and error.failure is not None:
+    if isinstance(error, UpstreamError) and error.failure is not None:
         count(error.failure)

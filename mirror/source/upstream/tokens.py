@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 import msgspec
 
-from mirror.source.upstream.challenge import Challenge
+from mirror.oci.errors import Failure, RegistryError
+from mirror.source.upstream.expiring import Expiring
 
 _FLOOR_SECONDS = 60.0
+_CEILING_SECONDS = 86400.0
 _EARLY = 0.1
-_MOST_TOKENS = 10_000
+_REFUSAL_SECONDS = 3.0
+_MOST_TOKENS = 4096
+# Servers take no longer headers, and no registry is known to want them.
+_LONGEST_TOKEN = 2**14
 
 
 class _Answer(msgspec.Struct):
-    token: str | None = None
-    access_token: str | None = None
-    expires_in: float | None = None
+    token: object = None
+    access_token: object = None
+    expires_in: object = None
 
 
 class Scope(NamedTuple):
-    """What a token is good for: one repository of one upstream's URL."""
+    """What a token is good for, and to whom it was given: the fingerprint of a credential, nothing for anybody."""
 
-    url: str
+    endpoint: str
     repository: str
+    fingerprint: str = ""
+    actions: str = "pull"
 
 
 class Tokens:
     """The token cache of a replica. Waiters of one scope share one request."""
 
     def __init__(self) -> None:
-        self._tokens: dict[Scope, tuple[str, float]] = {}
+        self._tokens: Expiring[Scope, str] = Expiring(_FLOOR_SECONDS, _MOST_TOKENS)
+        self._refused: Expiring[Scope, RegistryError] = Expiring(_REFUSAL_SECONDS, _MOST_TOKENS)
         self._asking: dict[Scope, asyncio.Future[str | None]] = {}
 
     def get(self, scope: Scope) -> str | None:
         """Return a token that is still good."""
-        token, until = self._tokens.get(scope, ("", 0.0))
-        return token if until > time.monotonic() else None
+        return self._tokens.get(scope)
 
-    def drop(self, scope: Scope, token: str | None) -> None:
+    def drop(self, scope: Scope, token: str) -> None:
         """Forget a token that was refused, unless another one took its place."""
-        if token is not None and self._tokens.get(scope, ("", 0.0))[0] == token:
-            del self._tokens[scope]
+        if self._tokens.get(scope) == token:
+            self._tokens.drop(scope)
 
     async def ask(self, scope: Scope, fetch: Callable[[], Awaitable[bytes]]) -> str | None:
         """Return a new token from the answer that `fetch` gets; None if the answer carries none.
 
         Raises:
-            RegistryError: the token endpoint failed.
+            RegistryError: the token endpoint failed, or refused a moment ago.
         """
+        refused = self._refused.get(scope)
+        if refused is not None:
+            raise type(refused)(refused.code, refused.message, failure=refused.failure, is_remembered=True)
         waiting = self._asking.get(scope)
         if waiting is not None:
             return await asyncio.shield(waiting)
@@ -76,27 +86,34 @@ class Tokens:
 
     async def _fetch(self, scope: Scope, fetch: Callable[[], Awaitable[bytes]]) -> str | None:
         asked_at = time.monotonic()
-        body = await fetch()
         try:
-            answer = msgspec.json.decode(body, type=_Answer, strict=False)
-        except (msgspec.MsgspecError, ValueError):
+            body = await fetch()
+        except RegistryError as error:
+            # Of the mirror's own credentials the account keeps count.
+            if error.failure is Failure.CREDENTIALS and not scope.fingerprint:
+                self._refused.put(scope, error)
+            raise
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        token = answer.token or answer.access_token
-        if not token or not token.isascii() or not token.isprintable():
-            return None
-        # The server's clock is never trusted, and no lifetime below a minute is believed.
-        lifetime = max(answer.expires_in or 0.0, _FLOOR_SECONDS)
-        while len(self._tokens) >= _MOST_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
-        self._tokens[scope] = (token, asked_at + lifetime * (1 - _EARLY))
-        return token
+        token = _text(answer.token) or _text(answer.access_token)
+        if token:
+            good_for = _lifetime(answer.expires_in) * (1 - _EARLY) - (time.monotonic() - asked_at)
+            self._tokens.put(scope, token, good_for)
+        return token or None
 
 
-def token_url(challenge: Challenge, repository: str) -> str:
-    """Return the URL that a challenge sends to for a token to pull from `repository`."""
-    realm = challenge.parameters["realm"]
-    scope = challenge.parameters.get("scope") or f"repository:{repository}:pull"
-    fields = [("scope", scope)]
-    if challenge.parameters.get("service"):
-        fields.insert(0, ("service", challenge.parameters["service"]))
-    return f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
+def _text(value: object) -> str:
+    """Return a token that a header can carry."""
+    is_usable = isinstance(value, str) and value.isascii() and value.isprintable() and len(value) <= _LONGEST_TOKEN
+    return str(value) if is_usable else ""
+
+
+def _lifetime(announced: object) -> float:
+    """Return how long a token is used: the server's clock is never trusted, nor a lifetime below a minute."""
+    try:
+        seconds = float(announced) if isinstance(announced, int | float | str) else 0.0
+    except (ValueError, OverflowError):
+        seconds = 0.0
+    return min(max(seconds, _FLOOR_SECONDS), _CEILING_SECONDS) if math.isfinite(seconds) else _FLOOR_SECONDS
