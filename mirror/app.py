@@ -17,13 +17,23 @@ from mirror.channel import HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
+from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.tags import Tags
+from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
 from mirror.registry import Door
-from mirror.source.upstream import Proxies, UpstreamClient, UpstreamListings, UpstreamManifests
+from mirror.source.upstream import (
+    AnonymousCaller,
+    ListingCache,
+    Proxies,
+    UpstreamClient,
+    UpstreamListings,
+    UpstreamManifests,
+)
+from mirror.source.upstream.credentials import Credentials, DaemonThreads, check
 from mirror.store import Shelf, Store
 from mirror.store.freshness import Freshness
 
@@ -32,6 +42,7 @@ _HASH_THREADS = 2
 _DNS_THREADS = 4
 _REPORT_SECONDS = 1.0
 _SLACK_SECONDS = 5.0
+_LAST_REPORT_SECONDS = 2.0
 
 
 class Pools:
@@ -56,13 +67,19 @@ class HubApp:
         self._pools = pools
         self.registry = new_registry()
         metrics = HubMetrics(self.registry)
-        self.store = Store(settings.store, pools.disk)
-        self._client = UpstreamClient(metrics, tls_contexts(settings), Proxies.of_environment())
+        self.store = Store(settings.store, settings.upstreams, pools.disk)
+        check(settings.upstreams.all)
+        self._credentials = Credentials(DaemonThreads())
+        proxies = Proxies.of_environment()
+        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials)
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
         tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
         blobs = Blobs(self._client, self.store, pools.hashing, metrics)
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, UpstreamListings(self._client))
+        kept = ListingCache(settings.store.path / "listings", settings.store.size)
+        listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
+        visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
+        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
     async def start(self) -> None:
@@ -84,10 +101,17 @@ class HubApp:
             OSError: an address cannot be had.
         """
         asyncio.get_running_loop().set_default_executor(self._pools.names)
+        is_ready = False
+
+        def count(doors: int) -> None:
+            """Be ready once every door listens, as each does before it connects, and then as long as one is there."""
+            nonlocal is_ready
+            is_ready = not stopping.is_set() and doors >= (1 if is_ready else self._settings.server.workers)
+            self.admin.set_ready(is_ready=is_ready)
+
         await self.start()
-        server = HubServer(self.hub, socket)
+        server = HubServer(self.hub, socket, count)
         await server.start()
-        self.admin.set_ready(is_ready=True)
         await stopping.wait()
         self.admin.set_ready(is_ready=False)
         await server.drained(self._settings.server.shutdown_grace + _SLACK_SECONDS)
@@ -99,6 +123,7 @@ class HubApp:
         """End fills so that they can be resumed, and give the store up."""
         await self.hub.close()
         await self._client.close()
+        await self._credentials.close()
         await self.store.close()
         await self.admin.stop()
 
@@ -113,7 +138,7 @@ class DoorApp:
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
         self._name = f"{os.getpid()}-{time.time_ns()}"
-        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness))
+        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings.upstreams)
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -127,12 +152,14 @@ class DoorApp:
         await self._door.start(server.listen, shares_port=True)
         reporting = asyncio.create_task(self._report_for_ever())
         await stopping.wait()
+        self._hub.expect_no_return()
         await self._door.stop(server.shutdown_grace)
         reporting.cancel()
         with contextlib.suppress(asyncio.CancelledError, RegistryError):
             await reporting
-        with contextlib.suppress(RegistryError):
-            await self._report()
+        with contextlib.suppress(RegistryError, TimeoutError):
+            async with asyncio.timeout(_LAST_REPORT_SECONDS):
+                await self._report()
         await self._hub.close()
         self._shelf.close()
         self._pools.close()
@@ -165,7 +192,7 @@ class Replica:
         self._settings = settings
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
-        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness))
+        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings.upstreams)
         self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
         self._log = structlog.get_logger("layover")
 

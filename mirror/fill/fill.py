@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,8 @@ from mirror.store import Partial, Store
 
 _MOST_BUFFERED = 2 * 2**20
 _CLAIM_STEP = 16 * 2**20
+# A body whose end nobody has told is brought in only as long as somebody reads it.
+_LONGEST_ALONE = 60.0
 _Result = TypeVar("_Result")
 
 
@@ -60,7 +63,8 @@ class Fill:
     ) -> None:
         """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it.
 
-        `take_number` gives the fill a new number: at its start, and each time it begins anew.
+        `take_number` gives the fill a new number: at its start, and each time it begins anew. `was_opened` says whether
+        a source was asked since: not where all of the blob was left by an earlier fill.
         """
         self._take_number = take_number
         self.number = take_number(self)
@@ -69,11 +73,14 @@ class Fill:
         self.size = self._described = size
         self.is_verified = False
         self.lost_room = False
+        self.was_opened = False
         self.error: RegistryError | None = None
         self.path = ""
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
+        # Each upstream's own, as the same digest may be filled from several at a time.
+        self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
         self._label = sources[0].label
         self._transfer = Transfer(sources, repository, digest, size)
         self._partial: Partial | None = None
@@ -81,6 +88,7 @@ class Fill:
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._asked_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
 
     async def confirmed(self) -> None:
@@ -106,6 +114,7 @@ class Fill:
                 return Progress(offset, is_forgotten=True)
             if self.error is not None:
                 raise self.error.with_traceback(None)
+            self._asked_at = time.monotonic()
             end = self._readable_end(offset)
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
@@ -134,7 +143,7 @@ class Fill:
                 self._over.set_result(None)
 
     async def _fill(self) -> None:
-        self._partial = partial = await self._on_disk(lambda: self._store.partial(self.digest))
+        self._partial = partial = await self._on_disk(lambda: self._store.partial(self.digest, self._origin))
         self.path = str(partial.path)
         if self.size is not None and partial.size not in {None, self.size}:
             await self._restart(partial)
@@ -160,6 +169,7 @@ class Fill:
             return
         if not is_complete:
             await self._transfer.open(start)
+            self.was_opened = True
             self.size = partial.size = self._transfer.size
             if not self._claim(0):
                 await self._lose_room()
@@ -183,6 +193,9 @@ class Fill:
         writing: asyncio.Task[None] | None = None
         try:
             while piece := await self._transfer.read():
+                is_alone = not self._waiting and time.monotonic() - self._asked_at > _LONGEST_ALONE
+                if is_alone and self._transfer.size is None:
+                    raise _endless(self._label, self.digest)
                 inbox.pieces.append(piece)
                 inbox.length += len(piece)
                 if writing is not None and (writing.done() or inbox.length >= _MOST_BUFFERED):
@@ -222,7 +235,15 @@ class Fill:
             raise DigestMismatch(self.digest, was_resumed=was_resumed)
         self.is_verified = True
         self._wake()
-        await self._on_disk(lambda: partial.publish(self._store.content))
+        if self._store.content.size(self.digest) is not None or self.digest in self._store.naming:
+            # Another upstream's fill of it was quicker.
+            await self._discard()
+            return
+        self._store.naming.add(self.digest)
+        try:
+            await self._on_disk(lambda: partial.publish(self._store.content))
+        finally:
+            self._store.naming.discard(self.digest)
         self._store.objects["blob"] += 1
 
     def _readable_end(self, offset: int) -> int:
@@ -301,6 +322,11 @@ class Fill:
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
         return await finished(self._store.disk, call)
+
+
+def _endless(label: str, digest: Digest) -> RegistryError:
+    text = f"upstream {label} tells no size of {digest} and finds no end, and nobody reads it any more"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=10)
 
 
 def _clear_empty(partial: Partial) -> None:

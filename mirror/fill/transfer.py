@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from mirror.oci.digest import Digest
@@ -15,6 +16,10 @@ _MOST_FRUITLESS = 6
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 4.0
 _RETRY_AFTER = 10
+# A connection that brings less than this is given up, and a source that does so again and again.
+_LEAST_BYTES = 1024
+_LEAST_SECONDS = 10.0
+_MOST_CRAWLS = 3
 
 
 class Transfer:
@@ -30,6 +35,9 @@ class Transfer:
         self._stream: BlobStream | None = None
         self._skip = 0
         self._fruitless = 0
+        self._crawls = 0
+        self._measured_at = 0.0
+        self._measured_from = 0
 
     async def open(self, start: int) -> None:
         """Open the first source that has the blob, to read from `start` on.
@@ -38,6 +46,7 @@ class Transfer:
             RegistryError: none has it; the last source's error.
             RangeRefused: a source says that the blob ends before `start`.
         """
+        await self.close()
         self.offset = start
         last: RegistryError | None = None
         for source in self._sources:
@@ -56,6 +65,7 @@ class Transfer:
                 self.size = stream.size
             self._stream = stream
             self._skip = start - stream.start
+            self._measured_at, self._measured_from = time.monotonic(), self.offset
             return
         raise last or RegistryError(ErrorCode.BLOB_UNKNOWN, "no source has the blob")
 
@@ -83,8 +93,10 @@ class Transfer:
             skipped = min(self._skip, len(piece))
             self._skip -= skipped
             piece = piece[skipped:] if skipped else piece
-            if piece:
+            if piece and not self._crawled():
                 return self._took(piece)
+            if piece:
+                await self._resume(_crawling())
 
     async def close(self) -> None:
         """End the transfer, whole or not."""
@@ -98,6 +110,22 @@ class Transfer:
         if self.size is not None and self.offset > self.size:
             raise WrongSize("the source", self.offset, self.size)
         return piece
+
+    def _crawled(self) -> bool:
+        """Say whether the connection brings next to nothing, so that another is worth a try.
+
+        Raises:
+            RegistryError: others did no better.
+        """
+        now = time.monotonic()
+        if now < self._measured_at + _LEAST_SECONDS:
+            return False
+        crawls = self.offset < self._measured_from + _LEAST_BYTES and self._skip == 0
+        self._measured_at, self._measured_from = now, self.offset
+        self._crawls = self._crawls + 1 if crawls else 0
+        if self._crawls >= _MOST_CRAWLS:
+            raise _crawling()
+        return crawls
 
     async def _resume(self, error: RegistryError) -> None:
         """Open a source again at the offset; only attempts that bring no byte count against the transfer."""
@@ -125,6 +153,11 @@ class WrongSize(RegistryError):
     def __init__(self, label: str, found: int, expected: int) -> None:
         text = f"{label} has {found} bytes for a blob of {expected}"
         super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=_RETRY_AFTER)
+
+
+def _crawling() -> RegistryError:
+    text = "the source sends next to nothing"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.TIMEOUT, retry_after=_RETRY_AFTER)
 
 
 def _too_short(offset: int, size: int) -> RegistryError:

@@ -51,7 +51,7 @@ class Blobs:
         self._hashing = hashing
         self._metrics = metrics
         self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
-        self._active: dict[Digest, Fill] = {}
+        self._active: dict[tuple[str, Digest], Fill] = {}
         self._fills: dict[int, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
@@ -72,29 +72,40 @@ class Blobs:
         Raises:
             RegistryError: the upstream has none, or failed.
         """
-        link = self._store.shelf.link(repository, digest)
-        _refuse_manifest(link, digest)
-        status = CacheStatus(Outcome.HIT)
-        if link is None and (self._store.content.size(digest) is not None or digest in self._active):
-            status = await self._linked_by_upstream(upstream, repository, digest)
+        status: CacheStatus | None = None
         for _ in range(_MOST_TRIES):
+            link = self._store.shelf.link(repository, digest)
+            _refuse_manifest(link, digest)
             size = self._store.content.size(digest)
-            if size is not None:
-                return Whole(size, status)
-            fill = self._active.get(digest)
-            if fill is not None and fill.error is not None:
+            fill = self._active.get((upstream.url, digest))
+            is_foreign = size is not None or (fill is not None and fill.repository != repository)
+            if link is None and status is None and is_foreign:
+                status = await self._linked_by_upstream(upstream, repository, digest)
+            elif size is not None:
+                return Whole(size, status or CacheStatus(Outcome.HIT))
+            elif fill is not None and fill.error is not None:
                 await fill.over()
                 await asyncio.sleep(0)
             elif fill is None and (left := self._penalty(upstream, digest)) > 0:
                 await asyncio.sleep(left)
-            elif (found := await self._filled(upstream, repository, digest, fill)) is not None:
-                return found
+            else:
+                stand_in = status if status is not None and status.outcome is Outcome.STALE else None
+                if (found := await self._filled(upstream, repository, digest, fill, stand_in)) is not None:
+                    return found
         raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} cannot be had now", retry_after=1)
 
     async def _filled(
-        self, upstream: Upstream, repository: Repository, digest: Digest, fill: Fill | None
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        fill: Fill | None,
+        stand_in: CacheStatus | None,
     ) -> Body | None:
-        """Return where a fill can be read: the one under way, or a new one; None if another repository's failed."""
+        """Return where a fill can be read: the one under way, or a new one; None if another repository's failed.
+
+        `stand_in` is how another's came about while the upstream cannot say that this repository has the blob too.
+        """
         outcome = Outcome.MISS if fill is None else Outcome.JOINED
         if fill is None:
             fill = self._start(upstream, repository, digest)
@@ -111,6 +122,12 @@ class Blobs:
                 raise fill.error
         if fill.lost_room:
             return Unstored(fill.size, CacheStatus(Outcome.MISS, is_stored=False))
+        is_confirmed = fill.was_opened and fill.repository == repository
+        if not fill.was_opened and self._store.shelf.link(repository, digest) is None:
+            status = await self._linked_by_upstream(upstream, repository, digest)
+            stand_in = status if status.outcome is Outcome.STALE else None
+        if stand_in is not None and not is_confirmed:
+            return Filling(fill.number, fill.path, fill.size, stand_in)
         self._store.link(repository, digest, Link(None, True, None))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
 
@@ -171,7 +188,7 @@ class Blobs:
             self._hashing,
             self._metrics,
         )
-        self._active[digest] = fill
+        self._active[upstream.url, digest] = fill
         task = asyncio.create_task(fill.run())
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(upstream, fill, done))
@@ -186,13 +203,14 @@ class Blobs:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
-        if self._active.get(fill.digest) is fill:
-            del self._active[fill.digest]
+        if self._active.get((upstream.url, fill.digest)) is fill:
+            del self._active[upstream.url, fill.digest]
         if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:
             self._punish((upstream.url, fill.digest))
         elif fill.is_verified:
             self._penalties.pop((upstream.url, fill.digest), None)
-        ended = [number for number, each in self._fills.items() if self._active.get(each.digest) is not each]
+        active = set(map(id, self._active.values()))
+        ended = [number for number, each in self._fills.items() if id(each) not in active]
         for number in ended[:-_MOST_ENDED]:
             del self._fills[number]
 

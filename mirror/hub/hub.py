@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 from mirror.channel import BlobFound, Body, Listing, ManifestFound, Progress, Stream
 from mirror.config import Upstream, Upstreams
 from mirror.hub.blobs import Blobs
-from mirror.hub.flights import Flights
+from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.tags import Tags
+from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Reference, Repository
-from mirror.source.upstream import UpstreamListings
+from mirror.source.upstream import Listed
 from mirror.store import Store
 
 
@@ -28,7 +29,8 @@ class LocalHub:
         manifests: Manifests,
         tags: Tags,
         blobs: Blobs,
-        listings: UpstreamListings,
+        listings: Listings,
+        visibility: Visibility,
     ) -> None:
         self._upstreams = upstreams
         self._store = store
@@ -36,7 +38,7 @@ class LocalHub:
         self._tags = tags
         self._blobs = blobs
         self._listings = listings
-        self._pages: Flights[Listing] = Flights()
+        self._visibility = visibility
         self._reports: dict[str, Sequence[Sample]] = {}
 
     async def close(self) -> None:
@@ -44,22 +46,31 @@ class LocalHub:
         await self._tags.close()
         await self._manifests.close()
         await self._blobs.close()
-        await self._pages.close()
+        await self._listings.close()
+        await self._visibility.close()
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
-        if isinstance(reference, Digest):
-            return await self._manifests.find(upstream, repository, reference)
-        return await self._tags.find(upstream, repository, reference)
+
+        def find() -> Awaitable[ManifestFound]:
+            if isinstance(reference, Digest):
+                return self._manifests.find(upstream, repository, reference)
+            return self._tags.find(upstream, repository, reference)
+
+        return await self._visibility.manifest(upstream, repository, reference, find)
 
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""
-        return await self._blobs.locate(self._upstream(repository), repository, digest)
+        upstream = self._upstream(repository)
+        await self._visibility.blob(upstream, repository, digest)
+        return await self._blobs.locate(upstream, repository, digest)
 
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""
-        return await self._blobs.size(self._upstream(repository), repository, digest)
+        upstream = self._upstream(repository)
+        await self._visibility.blob(upstream, repository, digest)
+        return await self._blobs.size(upstream, repository, digest)
 
     async def progress(self, fill: int, offset: int) -> Progress:
         """See `channel.Hub`."""
@@ -67,21 +78,17 @@ class LocalHub:
 
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         """See `channel.Hub`."""
-        return await self._blobs.stream(self._upstream(repository), repository, digest, start)
+        upstream = self._upstream(repository)
+        await self._visibility.blob(upstream, repository, digest)
+        return await self._blobs.stream(upstream, repository, digest, start)
 
     async def tags(self, repository: Repository, query: str) -> Listing:
         """See `channel.Hub`."""
-        upstream = self._upstream(repository)
-        flight, _ = self._pages.join((repository, query), lambda: self._listings.tags(upstream, repository, query))
-        return await flight
+        return await self._listing(Listed(repository, None, query))
 
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `channel.Hub`."""
-        upstream = self._upstream(repository)
-        flight, _ = self._pages.join(
-            (repository, digest, query), lambda: self._listings.referrers(upstream, repository, digest, query)
-        )
-        return await flight
+        return await self._listing(Listed(repository, digest, query))
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `channel.Hub`."""
@@ -91,6 +98,11 @@ class LocalHub:
     def reported(self) -> Iterable[Sequence[Sample]]:
         """Return what the doors of other processes counted; what a door counted before it died stays counted."""
         return list(self._reports.values())
+
+    async def _listing(self, listed: Listed) -> Listing:
+        upstream = self._upstream(listed.repository)
+        await self._visibility.listing(upstream, listed.repository)
+        return await self._listings.find(upstream, listed)
 
     def _upstream(self, repository: Repository) -> Upstream:
         upstream = self._upstreams.lookup(repository.upstream)

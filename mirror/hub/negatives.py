@@ -6,34 +6,34 @@ import time
 from collections.abc import Hashable
 
 from mirror.oci.errors import ErrorCode, RegistryError
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import Repository
 
 _MOST = 10_000
 
 
 class Negatives:
-    """404s by tag, and denials by repository and by who asked; never of digests, and never outages."""
+    """404s by tag or listing, and denials by repository and by who asked; never of digests, and never outages."""
 
     def __init__(self, seconds: float) -> None:
         """Remember each for `seconds`."""
         self._seconds = seconds
         self._errors: dict[Hashable, tuple[float, RegistryError]] = {}
 
-    def check(self, repository: Repository, tag: Tag, identity: str) -> None:
-        """Repeat what is remembered of a tag, or of its repository for the caller that `identity` stands for.
+    def check(self, repository: Repository, name: Hashable, identity: str) -> None:
+        """Repeat what is remembered of a tag or a listing, or of its repository for whom `identity` stands for.
 
         Raises:
             RegistryError: the upstream said so within the last seconds.
         """
-        for key in ((repository, tag), (repository, None, identity)):
+        for key in ((repository, name), (repository, None, identity)):
             until, error = self._errors.get(key, (0.0, None))
             if error is not None and time.monotonic() < until:
                 raise RegistryError(error.code, error.message, failure=error.failure, is_remembered=True)
 
-    def note(self, repository: Repository, tag: Tag, identity: str, error: RegistryError) -> None:
+    def note(self, repository: Repository, name: Hashable, identity: str, error: RegistryError) -> None:
         """Remember an answer, if it is of the kind that is."""
         if error.status == 404:
-            self._put((repository, tag), error)
+            self._put((repository, name), error)
         elif error.code is ErrorCode.DENIED:
             self._put((repository, None, identity), error)
 

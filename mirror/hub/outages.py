@@ -5,11 +5,14 @@ While one lasts, what is held is answered at once, and the upstream is asked on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from mirror.oci.errors import Failure, RegistryError
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import Repository
+
+Name = TypeVar("Name", bound=Hashable)
 
 _PAUSE_SECONDS = 1.5
 _CREDENTIALS_PAUSE_SECONDS = 55.0
@@ -41,13 +44,16 @@ class _Met:
     probed_at: float
 
 
-class Outage:
-    """What of one upstream fails. Every `now` is of one monotonic clock, in seconds."""
+class Outage(Generic[Name]):
+    """What of one upstream fails, met by asking for what has a `Name` in a repository, such as a tag.
+
+    Every `now` is of one monotonic clock, in seconds.
+    """
 
     def __init__(self) -> None:
         self._everywhere: _Pause | None = None
         self._repositories: dict[Repository, _Pause] = {}
-        self._met: dict[tuple[Repository, Tag], _Met] = {}
+        self._met: dict[tuple[Repository, Name], _Met] = {}
 
     @property
     def is_over(self) -> bool:
@@ -59,7 +65,7 @@ class Outage:
         """Whether other credentials could end some of it."""
         return any(pause.failure is Failure.CREDENTIALS for pause in self._repositories.values())
 
-    def met(self, repository: Repository, tag: Tag, now: float) -> Failure | None:
+    def met(self, repository: Repository, name: Name, now: float) -> Failure | None:
         """Return why a tag cannot be asked for now, None if it can; a client is about to be answered."""
         own = self._repositories.get(repository)
         if self._everywhere is None:
@@ -69,13 +75,13 @@ class Outage:
                 own.is_on_trial = False
                 return None
         failure = own.failure if own is not None else None
-        self._note(repository, tag, now)
+        self._note(repository, name, now)
         return failure or (self._everywhere.failure if self._everywhere is not None else None)
 
     def began(
         self,
         repository: Repository,
-        tag: Tag,
+        name: Name,
         error: RegistryError,
         now: float,
         *,
@@ -87,7 +93,7 @@ class Outage:
         known = self._repositories.get(repository)
         pause = _Pause(error.failure, now + _seconds(error), identity, is_local)
         self._repositories[repository] = pause
-        self._note(repository, tag, now)
+        self._note(repository, name, now)
         spreads = not is_local and self._spreads(error.failure, was_failing=known is not None)
         if error.failure is Failure.CREDENTIALS:
             self._end_everywhere()
@@ -103,7 +109,7 @@ class Outage:
                 # The mirror may have been let in again everywhere.
                 pause.is_on_trial |= pause.failure is Failure.CREDENTIALS
 
-    def due(self, now: float, identity: str) -> list[tuple[Repository, Tag]]:
+    def due(self, now: float, identity: str) -> list[tuple[Repository, Name]]:
         """Return the tags to ask the upstream about now, if it is time for any; they count as asked about."""
         self._forget(now)
         chosen = []
@@ -120,8 +126,8 @@ class Outage:
                 self._repositories[key[0]].until = now + _PAUSE_SECONDS
         return chosen
 
-    def _due_repositories(self, now: float, identity: str) -> Iterator[tuple[Repository, Tag]]:
-        oldest: dict[Repository, tuple[Repository, Tag]] = {}
+    def _due_repositories(self, now: float, identity: str) -> Iterator[tuple[Repository, Name]]:
+        oldest: dict[Repository, tuple[Repository, Name]] = {}
         for key, met in self._met.items():
             if key[0] not in oldest or met.probed_at < self._met[oldest[key[0]]].probed_at:
                 oldest[key[0]] = key
@@ -146,9 +152,9 @@ class Outage:
             # Whether they failed for reasons of their own is seen at the next pull of each.
             pause.is_on_trial = pause.failure is not Failure.CREDENTIALS
 
-    def _note(self, repository: Repository, tag: Tag, now: float) -> None:
-        known = self._met.pop((repository, tag), None)
-        self._met[repository, tag] = _Met(now, known.probed_at if known is not None else 0.0)
+    def _note(self, repository: Repository, name: Name, now: float) -> None:
+        known = self._met.pop((repository, name), None)
+        self._met[repository, name] = _Met(now, known.probed_at if known is not None else 0.0)
         while len(self._met) > _MOST_MET:
             del self._met[next(iter(self._met))]
 

@@ -12,9 +12,9 @@ from mirror.channel import ManifestFound
 from mirror.config import FreshnessSettings, Upstream
 from mirror.hub.deferrals import Deferrals
 from mirror.hub.flights import Flights
+from mirror.hub.lookout import Lookout
 from mirror.hub.manifests import Held, Manifests
 from mirror.hub.negatives import Negatives
-from mirror.hub.outages import Outage
 from mirror.hub.patience import Patience
 from mirror.observe.cache_status import Outcome
 from mirror.oci.digest import Digest
@@ -25,7 +25,6 @@ from mirror.source.upstream import FetchedManifest, Level, Quotas, UpstreamManif
 from mirror.store import Store, TagState
 from mirror.store.freshness import Freshness
 
-_TICK_SECONDS = 0.5
 # Of a quota that runs short, times to live are this much longer.
 _STRETCH = 2.0
 _MOST_TOLD = 10_000
@@ -54,8 +53,7 @@ class Tags:
         self._identity = identity
         self._negatives = Negatives(settings.negative_ttl)
         self._deferrals = Deferrals()
-        self._outages: dict[Upstream, Outage] = {}
-        self._probers: dict[Upstream, asyncio.Task[None]] = {}
+        self._lookout: Lookout[Tag] = Lookout(self._probe, identity)
         self._flights: Flights[Held] = Flights()
         self._patience: dict[tuple[Repository, Tag], Patience] = {}
         self._adopting: dict[str, asyncio.Lock] = {}
@@ -64,11 +62,7 @@ class Tags:
 
     async def close(self) -> None:
         """End every request under way."""
-        probers = list(self._probers.values())
-        for prober in probers:
-            prober.cancel()
-        if probers:
-            await asyncio.wait(probers)
+        await self._lookout.close()
         await self._flights.close()
 
     async def find(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
@@ -124,9 +118,8 @@ class Tags:
         self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
     ) -> Failure | None:
         failure = self._deferrals.reason(repository, tag)
-        outage = self._outages.get(upstream)
-        if failure is None and outage is not None:
-            failure = outage.met(repository, tag, time.monotonic())
+        if failure is None:
+            failure = self._lookout.met(upstream, repository, tag)
         if failure is not None:
             return failure
         level = self._quotas.level(upstream)
@@ -143,18 +136,19 @@ class Tags:
             self._flights.leave((repository, tag))
             del self._patience[repository, tag]
         error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-        await self._failed(upstream, repository, tag, error)
+        await self._lookout.failed(upstream, repository, tag, error)
         raise error
 
     def _checking(
         self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
     ) -> tuple[asyncio.Future[Held], bool, Patience]:
         """Return the check of a tag that is under way, or a new one, and how long to wait for it."""
-        key = (repository, tag)
-        patience = self._patience.get(key)
-        if patience is None:
-            patience = self._patience[key] = Patience(self._settings.revalidate_timeout)
-        flight, joined = self._flights.join(key, lambda: self._check(upstream, repository, tag, state, patience))
+        key, own = (repository, tag), Patience(self._settings.revalidate_timeout)
+        flight, joined = self._flights.join(key, lambda: self._check(upstream, repository, tag, state, own))
+        if not joined:
+            self._patience[key] = own
+        # Whoever joins waits no longer than the first. A flight that just landed has no patience any more.
+        patience = self._patience.get(key, own)
         return flight, joined, patience
 
     async def _check(
@@ -177,7 +171,7 @@ class Tags:
             if isinstance(head, FetchedManifest):
                 held, media_type = self._manifests.keep(repository, head), head.media_type
             else:
-                self._answered(upstream, repository)
+                self._lookout.answered(upstream, repository)
                 held = await self._adopted(upstream, repository, state, head.digest, patience)
                 media_type = state.media_type if head.digest == state.digest else head.media_type or held.media_type
         except RegistryError as error:
@@ -185,7 +179,7 @@ class Tags:
         finally:
             if self._patience.get((repository, tag)) is patience:
                 del self._patience[repository, tag]
-        self._answered(upstream, repository)
+        self._lookout.answered(upstream, repository)
         self._told.discard((repository, tag))
         self._store.set_tag(repository, tag, TagState(held.digest, media_type, len(held.body), asked_at))
         return held
@@ -204,7 +198,7 @@ class Tags:
         if error.failure is None and upstream.has_credentials:
             error.failure = Failure.CREDENTIALS
         if error.failure is not None:
-            await self._failed(upstream, repository, tag, error)
+            await self._lookout.failed(upstream, repository, tag, error)
         raise error
 
     async def _adopted(
@@ -256,16 +250,16 @@ class Tags:
             is_known = self._store.shelf.tag(repository, tag) is not None
             if error.failure is not None:
                 if is_known:
-                    await self._failed(upstream, repository, tag, error, is_local=True)
+                    await self._lookout.failed(upstream, repository, tag, error, is_local=True)
             elif error.status == 404:
-                self._answered(upstream, repository)
+                self._lookout.answered(upstream, repository)
                 self._negatives.note(repository, tag, "", error)
                 if is_known and self._settings.on_deleted == "serve":
                     raise self._defer(repository, tag, Failure.DELETED) from None
                 if is_known:
                     self._store.drop_tag(repository, tag)
             raise
-        self._answered(upstream, repository)
+        self._lookout.answered(upstream, repository)
         self._told.discard((repository, tag))
         self._store.set_tag(repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
         return held
@@ -278,48 +272,17 @@ class Tags:
         code = ErrorCode.MANIFEST_UNKNOWN if is_deleted else ErrorCode.TOOMANYREQUESTS
         return RegistryError(code, f"{repository}:{tag} is not asked for now", failure=failure, retry_after=1)
 
-    def _answered(self, upstream: Upstream, repository: Repository) -> None:
-        outage = self._outages.get(upstream)
-        if outage is not None:
-            outage.answered(repository)
-
-    async def _failed(
-        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, *, is_local: bool = False
-    ) -> None:
-        identity = await self._identity(upstream) if error.failure is Failure.CREDENTIALS else ""
-        outage = self._outages.setdefault(upstream, Outage())
-        outage.began(repository, tag, error, time.monotonic(), identity=identity, is_local=is_local)
-        if upstream not in self._probers:
-            prober = self._probers[upstream] = asyncio.create_task(self._look_for_end(upstream, outage))
-            prober.add_done_callback(lambda _: self._probers.pop(upstream))
-
-    async def _look_for_end(self, upstream: Upstream, outage: Outage) -> None:
-        """Ask an upstream that fails about what clients pull, now and then, until nothing fails any more."""
-        while not outage.is_over:
-            await asyncio.sleep(_TICK_SECONDS)
-            identity = await self._identity(upstream) if outage.depends_on_credentials else ""
-            due = outage.due(time.monotonic(), identity)
-            probes = [self._probe(upstream, repository, tag) for repository, tag in due]
-            for (repository, tag), ended in zip(
-                due, await asyncio.gather(*probes, return_exceptions=True), strict=True
-            ):
-                if ended is not None:
-                    # A defect or a full disk is no outage: the next pull shall meet it, and say so.
-                    self._log.error("asking after an outage broke down", image=f"{repository}:{tag}", error=repr(ended))
-                    outage.answered(repository)
-        del self._outages[upstream]
-
     async def _probe(self, upstream: Upstream, repository: Repository, tag: Tag) -> None:
         state = self._store.shelf.tag(repository, tag)
         if state is None:
-            self._answered(upstream, repository)
+            self._lookout.answered(upstream, repository)
             return
         patience = Patience(self._settings.revalidate_timeout)
         check = asyncio.create_task(self._check(upstream, repository, tag, state, patience, is_probe=True))
         try:
             if not await patience.outlasts(check):
                 error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-                await self._failed(upstream, repository, tag, error)
+                await self._lookout.failed(upstream, repository, tag, error)
         finally:
             check.cancel()
             await asyncio.wait({check})

@@ -6,13 +6,15 @@ import os
 import time
 
 from mirror.channel import BlobFound, Filling, Hub, Listing, ManifestFound, Whole
+from mirror.config import Upstreams
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Reference, Repository
 from mirror.pull.blob import BlobBody
-from mirror.store import Shelf
+from mirror.store import Link, Shelf, Verdict
 from mirror.store.freshness import Freshness
+from mirror.store.verdicts import Ruling, needs_verdict, refusal, rule
 
 _HIT = CacheStatus(Outcome.HIT)
 _MOST_TRIES = 3
@@ -21,10 +23,11 @@ _MOST_TRIES = 3
 class Pull:
     """Manifests, blobs and listings for one door."""
 
-    def __init__(self, shelf: Shelf, hub: Hub, freshness: Freshness) -> None:
+    def __init__(self, shelf: Shelf, hub: Hub, freshness: Freshness, upstreams: Upstreams) -> None:
         self._shelf = shelf
         self._hub = hub
         self._freshness = freshness
+        self._upstreams = upstreams
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """Return a manifest.
@@ -45,8 +48,8 @@ class Pull:
             RegistryError: what the client is to be told.
         """
         body = BlobBody(self._hub, self._shelf.content, repository, digest, _HIT)
-        link = self._shelf.link(repository, digest)
-        descriptor = self._shelf.content.open(digest) if link is not None and link.is_blob else None
+        may_serve = self._may_serve_blob(repository, digest)
+        descriptor = self._shelf.content.open(digest) if may_serve else None
         self._shelf.touch(digest)
         if descriptor is not None:
             body.hold(descriptor, os.fstat(descriptor).st_size)
@@ -73,8 +76,7 @@ class Pull:
         Raises:
             RegistryError: what the client is to be told.
         """
-        link = self._shelf.link(repository, digest)
-        size = self._shelf.content.size(digest) if link is not None and link.is_blob else None
+        size = self._shelf.content.size(digest) if self._may_serve_blob(repository, digest) else None
         return BlobFound(size, _HIT) if size is not None else await self._hub.blob_size(repository, digest)
 
     async def tags(self, repository: Repository, query: str) -> Listing:
@@ -94,14 +96,26 @@ class Pull:
         return await self._hub.referrers(repository, digest, query)
 
     def repositories(self) -> list[str]:
-        """Return the names of all repositories that something is held of, sorted. Blocks."""
-        return self._shelf.repositories()
+        """Return the names of all repositories that something is held of that anybody may pull, sorted. Blocks."""
+        verdicts = self._shelf.verdicts()
+        return [name for name in self._shelf.repositories() if self._may_list(name, verdicts.get(name))]
+
+    def _may_list(self, name: str, verdict: Verdict | None) -> bool:
+        upstream = self._upstreams.lookup(name.partition("/")[0])
+        if upstream is None or upstream.private == "anyone":
+            return True
+        if verdict is not None or not upstream.has_credentials:
+            return verdict is None or not verdict.is_private
+        found = self._shelf.any_link(name)
+        return found is not None and not found[1].is_guarded
 
     def _held_manifest(self, repository: Repository, reference: Reference) -> ManifestFound | None:
         if isinstance(reference, Digest):
             link = self._shelf.link(repository, reference)
             body = None if link is None or link.media_type is None else self._shelf.manifest(reference)
             if link is None or link.media_type is None or body is None or reference in self._shelf.unpublished:
+                return None
+            if not self._may_serve(repository, link):
                 return None
             return ManifestFound(reference, link.media_type, body, _HIT)
         state = self._shelf.tag(repository, reference)
@@ -111,5 +125,28 @@ class Pull:
         body = self._shelf.manifest(state.digest)
         if body is None or state.digest in self._shelf.unpublished:
             return None
+        link = self._shelf.link(repository, state.digest)
+        if link is None or not self._may_serve(repository, link):
+            return None
         status = self._freshness.status(repository, reference, state, Outcome.HIT, now)
         return ManifestFound(state.digest, state.media_type, body, status)
+
+    def _may_serve_blob(self, repository: Repository, digest: Digest) -> bool:
+        link = self._shelf.link(repository, digest)
+        return link is not None and link.is_blob and self._may_serve(repository, link)
+
+    def _may_serve(self, repository: Repository, link: Link) -> bool:
+        """Say whether what a link leads to may be served at once; if not, the hub may find out that it may.
+
+        Raises:
+            RegistryError: it may not be served.
+        """
+        upstream = self._upstreams.lookup(repository.upstream)
+        if upstream is None:
+            return False
+        if not needs_verdict(upstream, link):
+            return True
+        ruling = rule(self._shelf.verdict(repository), time.time())
+        if ruling is Ruling.REFUSE:
+            raise refusal(upstream, repository)
+        return ruling is Ruling.SERVE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,6 +123,16 @@ class Index:
             if key != _COUNT:
                 yield key
 
+    def keys_under(self, prefix: str, limit: int = -1) -> list[str]:
+        """Return the keys that begin with `prefix`, in ascending order; at most `limit` if it is not negative.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        statement = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        rows = self._cache._sql(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit))  # noqa: SLF001 - no public way
+        return [key for (key,) in rows]
+
     def close(self) -> None:
         """Close this thread's connection."""
         self._cache.close()
@@ -145,7 +156,8 @@ def _check(database: Path) -> None:
         connection.text_factory = bytes
         if connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
             raise sqlite3.DatabaseError(f"{database} is damaged")
-        for key, row in connection.execute("SELECT key, value FROM Cache"):
+        # By the way that look-ups go: nothing else compares SQLite's own index with the rows that it leads to.
+        for key, row in connection.execute("SELECT key, value FROM Cache INDEXED BY Cache_key_raw ORDER BY key, raw"):
             if not isinstance(key, bytes) or not isinstance(row, bytes):
                 raise sqlite3.DatabaseError(f"{database} is damaged: a row of another kind")
             value = _unsealed(key.decode(errors="replace"), row)

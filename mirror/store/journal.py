@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.store.content import sync
-from mirror.store.records import Entry, Linked, TagDropped, revive
+from mirror.store.records import Entry, Judged, Linked, TagDropped, revive
 
 _COMPACT_ABOVE = 4 * 2**20
 _GROWTH = 2
@@ -110,7 +110,7 @@ class Journal:
         last: dict[tuple[str, str], Entry] = {}
         for entry in self.replay(None):
             if not isinstance(entry, Linked):
-                last[entry.repository, f":{entry.name}"] = entry
+                last[entry.repository, "" if isinstance(entry, Judged) else f":{entry.name}"] = entry
                 continue
             key = (entry.repository, f"@{entry.digest}")
             known = last.get(key)

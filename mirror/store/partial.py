@@ -31,13 +31,13 @@ class Partial:
     `segments` says which bytes are there: readers are bounded by it, never by the file's size, as holes read as zeros.
     """
 
-    def __init__(self, folder: Path, digest: Digest, boot_id: str) -> None:
-        """Open the partial file of `digest`, with what an earlier run left of it.
+    def __init__(self, folder: Path, digest: Digest, origin: str, boot_id: str) -> None:
+        """Open the partial file of `digest` as it comes from `origin`, with what an earlier run left of it.
 
         Raises:
             OSError: the disk is full or broken.
         """
-        name = f"{digest.algorithm}-{digest.hex}"
+        name = f"{digest.algorithm}-{digest.hex}-{origin}"
         self.digest = digest
         self.path = folder / f"{name}.data"
         self._map_path = folder / f"{name}.map"
@@ -170,12 +170,12 @@ def _publish_complete(data: Path, found: _Map, content: Content) -> bool:
     """Verify and publish a small file that is complete; False if it is not, or cannot be."""
     if found.size is None or found.size > _SMALL or Segments(found.spans).end_from(0) < found.size:
         return False
-    digest = Digest(data.stem.replace("-", ":", 1))
     try:
+        digest = Digest.parse(":".join(data.stem.split("-")[:2]))
         os.truncate(data, found.size)
         is_right = Digest.of(data.read_bytes(), digest.algorithm) == digest
         if is_right:
             content.publish(data, digest)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return is_right

@@ -1,4 +1,4 @@
-"""What the store remembers beside the content: tags and links, and the journal's entries that carry them."""
+"""What the store remembers beside the content: tags, links and verdicts, and the journal's entries that carry them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from mirror.oci.digest import Digest
+
+VERDICTS = "v:"
 
 
 class TagState(msgspec.Struct, frozen=True, array_like=True):
@@ -21,12 +23,16 @@ class TagState(msgspec.Struct, frozen=True, array_like=True):
 class Link(msgspec.Struct, frozen=True, array_like=True):
     """Under a repository a digest may be served as a manifest of `media_type`, as a blob, or as both.
 
-    `size` in bytes, None while nobody has told it.
+    `size` in bytes, None while nobody has told it. `is_guarded`: the mirror had credentials whenever the upstream
+    showed it the digest, so that only a verdict tells whether others may have it. `origin` is the repository that a
+    link of a whole upstream was last made by.
     """
 
     media_type: str | None
     is_blob: bool
     size: int | None
+    is_guarded: bool = False
+    origin: str = ""
 
     def merged(self, other: Link | None) -> Link:
         """Return what both links allow together; where they tell different sizes, nobody knows the size."""
@@ -35,7 +41,20 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
         size = self.size if self.size is not None else other.size
         if other.size is not None and other.size != size:
             size = None
-        return Link(self.media_type or other.media_type, self.is_blob or other.is_blob, size)
+        return Link(
+            self.media_type or other.media_type,
+            self.is_blob or other.is_blob,
+            size,
+            self.is_guarded and other.is_guarded,
+            self.origin,
+        )
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """Whether a caller without credentials is refused a repository; `checked_at` in seconds since the epoch."""
+
+    is_private: bool
+    checked_at: float
 
 
 class TagSet(msgspec.Struct, frozen=True, tag="tag"):
@@ -54,14 +73,25 @@ class TagDropped(msgspec.Struct, frozen=True, tag="untag"):
 
 
 class Linked(msgspec.Struct, frozen=True, tag="link"):
-    """A repository was shown to hold a digest; a manifest's children follow from its content."""
+    """A repository was shown to hold a digest; a manifest's children follow from its content.
+
+    `is_shared`: it is content of a public repository, which may stand in for itself under any other of the upstream.
+    """
 
     repository: str
     digest: Digest
     link: Link
+    is_shared: bool = True
 
 
-Entry = TagSet | TagDropped | Linked
+class Judged(msgspec.Struct, frozen=True, tag="verdict"):
+    """A repository was found to be public or private."""
+
+    repository: str
+    verdict: Verdict
+
+
+Entry = TagSet | TagDropped | Linked | Judged
 
 
 def tag_key(repository: str, name: str) -> str:
@@ -71,7 +101,17 @@ def tag_key(repository: str, name: str) -> str:
 
 def link_key(repository: str, digest: Digest) -> str:
     """Return the index key of a link; an upstream's name alone stands for any of its repositories."""
-    return f"l:{repository}@{digest}"
+    return f"{links_prefix(repository)}{digest}"
+
+
+def links_prefix(repository: str) -> str:
+    """Return what the index keys of a repository's links begin with."""
+    return f"l:{repository}@"
+
+
+def verdict_key(repository: str) -> str:
+    """Return the index key of a repository's verdict."""
+    return f"{VERDICTS}{repository}"
 
 
 def revive(kind: type, text: Any) -> Any:

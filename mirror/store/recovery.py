@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 
+import msgspec
 import structlog
 
 from mirror.oci.manifest import children
 from mirror.store.journal import Journal, Position
-from mirror.store.records import Entry, Link, Linked, TagDropped, TagSet, link_key, tag_key
+from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, link_key, tag_key, verdict_key
 from mirror.store.shelf import Record, Shelf
 
 _BATCH = 2_000
@@ -21,16 +22,24 @@ def rows_of(entry: Entry, body: bytes | None) -> Iterator[tuple[str, Record | No
         yield tag_key(entry.repository, entry.name), entry.state
     elif isinstance(entry, TagDropped):
         yield tag_key(entry.repository, entry.name), None
+    elif isinstance(entry, Judged):
+        yield verdict_key(entry.repository), entry.verdict
     else:
-        links = [(entry.digest, entry.link)]
-        if body is not None:
-            below = children(body)
-            links += [(each.digest, Link(each.media_type or None, False, each.size)) for each in below.manifests]
-            links += [(each.digest, Link(None, True, each.size)) for each in below.blobs]
-        upstream = entry.repository.partition("/")[0]
-        for digest, link in links:
-            yield link_key(entry.repository, digest), link
-            yield link_key(upstream, digest), link
+        yield from _links_of(entry, body)
+
+
+def _links_of(entry: Linked, body: bytes | None) -> Iterator[tuple[str, Link]]:
+    guarded = entry.link.is_guarded
+    links = [(entry.digest, entry.link)]
+    if body is not None:
+        below = children(body)
+        links += [(each.digest, Link(each.media_type or None, False, each.size, guarded)) for each in below.manifests]
+        links += [(each.digest, Link(None, True, each.size, guarded)) for each in below.blobs]
+    upstream = entry.repository.partition("/")[0]
+    for digest, link in links:
+        yield link_key(entry.repository, digest), link
+        if entry.is_shared:
+            yield link_key(upstream, digest), msgspec.structs.replace(link, origin=entry.repository)
 
 
 class Recovery:
@@ -92,7 +101,8 @@ class Recovery:
                 body = self._shelf.content.read(entry.digest)
             for key, row in rows_of(entry, body):
                 rows[key] = self._merged(key, row, rows)
-            repositories.add(entry.repository)
+            if not isinstance(entry, Judged):
+                repositories.add(entry.repository)
             if len(rows) >= _BATCH:
                 write(rows, "", repositories)
                 rows, repositories = {}, set()

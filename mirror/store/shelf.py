@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from mirror.oci.digest import Digest
-from mirror.oci.reference import Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.store.content import Content
 from mirror.store.index import DATABASE, Index
 from mirror.store.recent import Recent
-from mirror.store.records import Link, TagState, link_key, revive, tag_key
+from mirror.store.records import VERDICTS, Link, TagState, Verdict, link_key, links_prefix, revive, tag_key, verdict_key
 
 RECORDS = "records"
 REPOSITORIES = "repositories"
-Record = TagState | Link
+Record = TagState | Link | Verdict
 _ABSENT: Any = object()
-_Kind = TypeVar("_Kind", TagState, Link)
+_Kind = TypeVar("_Kind", TagState, Link, Verdict)
 _POSITION = "journal"
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
@@ -82,8 +82,40 @@ class Shelf:
         return self._record(tag_key(str(repository), name), TagState)
 
     def link(self, repository: Repository | str, digest: Digest) -> Link | None:
-        """Return as what a digest may be served under a repository, or under any of an upstream given by its name."""
-        return self._record(link_key(str(repository), digest), Link)
+        """Return as what a digest may be served under a repository, or under any of an upstream given by its name.
+
+        An upstream's is None for what is not known to be of a public repository.
+        """
+        link = self._record(link_key(str(repository), digest), Link)
+        if link is None or isinstance(repository, Repository):
+            return link
+        verdict = self.verdict(link.origin)
+        is_public = not link.is_guarded if verdict is None else not verdict.is_private
+        return link if is_public else None
+
+    def verdict(self, repository: Repository | str) -> Verdict | None:
+        """Return whether a repository was found to be private when its upstream was last asked."""
+        return self._record(verdict_key(str(repository)), Verdict)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return every verdict by its repository. Blocks; any thread."""
+        found = {key.removeprefix(VERDICTS): self._stored(key, Verdict) for key in self._keys(VERDICTS)}
+        return {name: verdict for name, verdict in found.items() if verdict is not None}
+
+    def any_tag(self, repository: Repository) -> Tag | None:
+        """Return a tag that is held of a repository. Blocks."""
+        prefix = tag_key(str(repository), "")
+        key = next(iter(self._keys(prefix, 1)), None)
+        return None if key is None else Tag(key.removeprefix(prefix))
+
+    def any_link(self, repository: Repository | str) -> tuple[Digest, Link] | None:
+        """Return a digest that may be served under a repository, and as what. Blocks; any thread."""
+        prefix = links_prefix(str(repository))
+        for key in self._keys(prefix, 1):
+            link = self._stored(key, Link)
+            if link is not None:
+                return Digest(key.removeprefix(prefix)), link
+        return None
 
     def known_link(self, key: str) -> Link | None:
         """Return the link under a row's key, written or not."""
@@ -133,6 +165,10 @@ class Shelf:
             else:
                 self._recent.put(key, record)
 
+    def note(self, key: str, record: Record) -> None:
+        """Show a row that is never written, for as long as there is room in memory."""
+        self._recent.put(key, record)
+
     def write(self, rows: Mapping[str, Record | None], position: str, repositories: set[str]) -> None:
         """Write rows to the index, with the journal's position that they stand for. Blocks; one thread.
 
@@ -150,8 +186,7 @@ class Shelf:
 
     def stored_link(self, key: str) -> Link | None:
         """Return the link under a row's key past the memory that only the event loop uses. Blocks; any thread."""
-        unwritten = self._unwritten.get(key)
-        return unwritten if isinstance(unwritten, Link) else self._read(key, Link)
+        return self._stored(key, Link)
 
     def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
         """Give up rows that will never be written."""
@@ -183,6 +218,20 @@ class Shelf:
             self._recent.put(key, read)
         return read
 
+    def _stored(self, key: str, kind: type[_Kind]) -> _Kind | None:
+        unwritten = self._unwritten.get(key)
+        return unwritten if isinstance(unwritten, kind) else self._read(key, kind)
+
+    def _keys(self, prefix: str, limit: int = -1) -> set[str]:
+        """Return the keys of rows, written or not, that begin with `prefix`; `limit` bounds those that are written."""
+        with self._lock:
+            found = {key for key, row in self._unwritten.items() if row is not None and key.startswith(prefix)}
+        try:
+            return found if self._records is None else found.union(self._records.keys_under(prefix, limit))
+        except sqlite3.Error:
+            self._damaged()
+            return found
+
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
         records = self._records
         if records is None:
@@ -191,8 +240,11 @@ class Shelf:
             value = records.get(key)
             return None if value is None else msgspec.msgpack.decode(value, type=kind, dec_hook=revive)
         except (sqlite3.Error, msgspec.DecodeError, ValueError):
-            # A damaged index is a miss now, and is rebuilt by the hub.
-            if not self.is_damaged:
-                self.is_damaged = True
-                self.on_damage()
+            self._damaged()
             return None
+
+    def _damaged(self) -> None:
+        """Have the hub rebuild the index; until then what cannot be read is a miss."""
+        if not self.is_damaged:
+            self.is_damaged = True
+            self.on_damage()

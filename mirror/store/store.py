@@ -19,7 +19,7 @@ from mirror.oci.errors import LayoverError
 from mirror.oci.reference import Repository, Tag
 from mirror.store.journal import Journal
 from mirror.store.partial import Partial, clear_leftovers
-from mirror.store.records import Entry, Link, Linked, TagDropped, TagSet, TagState
+from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
 from mirror.store.shelf import Shelf
@@ -28,6 +28,8 @@ from mirror.store.writer import Change, Writer
 
 FORMAT = 1
 _MOST_UNPUBLISHED = 10_000
+# Verdicts that one run writes down about repositories of which nothing is held.
+_MOST_STRANGERS = 1000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -42,21 +44,24 @@ class _Format(msgspec.Struct, frozen=True):
 class Store:
     """Content, partial files, room, and what must survive the index; changed by one event loop."""
 
-    def __init__(self, settings: config.StoreSettings, disk: Executor) -> None:
-        """Describe the store at `settings.path`; `disk` is the pool in which it blocks."""
+    def __init__(self, settings: config.StoreSettings, upstreams: config.Upstreams, disk: Executor) -> None:
+        """Describe the store at `settings.path`, of content of `upstreams`; `disk` is the pool in which it blocks."""
         self.path = settings.path
         self.shelf = Shelf(settings.path, remembers_tags=True)
         self.content = self.shelf.content
         self.disk = disk
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
+        self.naming: set[Digest] = set()
         self.is_open = False
         self._settings = settings
+        self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
         self._publishing: dict[Digest, asyncio.Task[None]] = {}
         self._usage = Usage(self.shelf, disk)
         self._boot_id = uuid.uuid4().hex
         self._lock = -1
+        self._strangers = 0
         self._journal: Journal
         self._writer: Writer
 
@@ -150,9 +155,25 @@ class Store:
     def link(self, repository: Repository, digest: Digest, link: Link, body: bytes | None = None) -> None:
         """Let a digest be served under a repository; with a manifest's `body`, what it refers to as well."""
         known = self.shelf.link(repository, digest)
-        link = link.merged(known)
+        upstream = self._upstreams.lookup(repository.upstream)
+        is_guarded = upstream is not None and upstream.has_credentials
+        link = msgspec.structs.replace(link, is_guarded=is_guarded).merged(known)
         if link != known or body is not None:
-            self._change(repository, Linked(str(repository), digest, link), body, survives=True)
+            verdict = self.shelf.verdict(repository)
+            is_shared = not link.is_guarded if verdict is None else not verdict.is_private
+            self._change(repository, Linked(str(repository), digest, link, is_shared), body, survives=True)
+
+    def judge(self, repository: Repository, verdict: Verdict) -> None:
+        """Remember whether a repository is private."""
+        known = self.shelf.verdict(repository)
+        if verdict.is_private and known is None and self.shelf.any_link(repository) is None:
+            # Anybody can ask for names that nobody has, and some upstreams call them private.
+            self._strangers += 1
+            if self._strangers > _MOST_STRANGERS:
+                self.shelf.note(verdict_key(str(repository)), verdict)
+                return
+        has_changed = known is None or known.is_private != verdict.is_private
+        self._change(repository, Judged(str(repository), verdict), None, survives=has_changed)
 
     def keep_manifest(self, repository: Repository, digest: Digest, media_type: str, body: bytes) -> None:
         """Keep a verified manifest and link it: in memory at once, on disk soon, unless the disk is full."""
@@ -166,13 +187,13 @@ class Store:
             task = self._publishing[digest] = asyncio.create_task(self._publish_manifest(digest, body))
             task.add_done_callback(lambda _: self._publishing.pop(digest, None))
 
-    def partial(self, digest: Digest) -> Partial:
-        """Return the partial file of `digest`. Blocks.
+    def partial(self, digest: Digest, origin: str) -> Partial:
+        """Return the partial file of `digest` as it comes from `origin`. Blocks.
 
         Raises:
             OSError: the disk is full or broken.
         """
-        return Partial(self.path / "partial", digest, self._boot_id)
+        return Partial(self.path / "partial", digest, origin, self._boot_id)
 
     def _change(self, repository: Repository, entry: Entry, body: bytes | None, *, survives: bool) -> None:
         rows = {}
@@ -182,7 +203,8 @@ class Store:
             if merged != known or merged is None:
                 rows[key] = merged
         if rows:
-            self._writer.put(Change((entry,) if survives else (), rows, str(repository)))
+            holds = None if isinstance(entry, Judged) else str(repository)
+            self._writer.put(Change((entry,) if survives else (), rows, holds))
 
     async def _publish_manifest(self, digest: Digest, body: bytes) -> None:
         self.shelf.unpublished.add(digest)

@@ -159,8 +159,10 @@ class TestDenied:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_pull__an_outage__not_remembered(upstream: Upstream, replica: Replica, repository: str, status: int) -> None:
-    upstream.dials.failures = [Failure(status, kind="manifest", retry_after="60")]
+    upstream.dials.failures = [Failure(status, kind="manifest", retry_after="1")]
+    before = _counted(replica, "negative")
     answer = pull(replica, f"{HOST}/{repository}:there")
     assert answer.status == (429 if status == 429 else 503)
     upstream.reset()
-    assert pull(replica, f"{HOST}/{repository}:there").status == 200
+    wait_until(lambda: pull(replica, f"{HOST}/{repository}:there").status == 200, "it is served", 5)
+    assert _counted(replica, "negative") == before

@@ -382,6 +382,7 @@ class TestLimit:
             assert {status(answer) for answer in seen[:-1]} <= {"layover; hit; ttl=N", stale("refused")}
             assert digest(pull(replica, f"held.test/{REPOSITORY}@{image.index.digest}")) == image.index.digest
             upstream.resume()
+            wait_until(lambda: pull(replica, name).status == 200, "it is served", RETURN_SECONDS)
             answer = pull(replica, name)
             assert (digest(answer), status(answer)) == (image.index.digest, "layover; hit; ttl=N")
 

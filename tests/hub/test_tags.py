@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,45 +17,45 @@ from tests.upstream import Failure, Image, Upstream
 _CLIENTS = 50
 _TTL = 1.0
 _PATIENCE = 1.0
-_TESTS = 30
+_TESTS = 15
 
 
-@pytest.fixture(scope="session")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
+@pytest.fixture(scope="module")
+def registries() -> Iterator[dict[str, Upstream]]:
+    """Run a registry for each test: what is learnt of one is no other's."""
+    with ExitStack() as running:
+        yield {f"r{number}.test": running.enter_context(Upstream()) for number in range(_TESTS)}
 
 
-@pytest.fixture(scope="session")
-def impatient(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+@pytest.fixture(scope="module")
+def impatient(registries: dict[str, Upstream], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     """Run a replica that believes a tag for a second."""
     settings = {
         "LAYOVER_FRESHNESS__TAG_TTL": f"{_TTL:g}s",
         "LAYOVER_FRESHNESS__REVALIDATE_TIMEOUT": f"{_PATIENCE:g}s",
     }
-    store = tmp_path_factory.mktemp("impatient") / "store"
-    with Replica(store, upstreams={"docker.io": registry.url}, settings=settings) as running:
+    upstreams = {host: upstream.url for host, upstream in registries.items()}
+    with Replica(tmp_path_factory.mktemp("impatient") / "store", upstreams=upstreams, settings=settings) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
-def expired(registry: Upstream, impatient: Replica) -> list[str]:
-    """Return names of repositories whose tag `1` was pulled and has expired since; each test takes one."""
-    names = [f"library/held{number}" for number in range(_TESTS)]
-    scenes = [Scene(registry, impatient, name) for name in names]
+@pytest.fixture(scope="module")
+def expired(registries: dict[str, Upstream], impatient: Replica) -> list[Scene]:
+    """Return scenes whose tag `1` was pulled and has expired since; each test takes one."""
+    scenes = [Scene(upstream, impatient, "library/held", host) for host, upstream in registries.items()]
     for each in scenes:
         image = each.push_image(1000)
         assert each.manifest(image.tag).digest == image.index.digest
-    _let_expire(scenes[-1])
-    return names
+    pulled_at = time.monotonic()
+    eventually(lambda: time.monotonic() > pulled_at + _TTL + 0.05, "they expire")
+    return scenes
 
 
 @pytest.fixture
-def scene(registry: Upstream, impatient: Replica, expired: list[str]) -> Iterator[Scene]:
-    registry.counters.clear()
-    yield Scene(registry, impatient, expired.pop())
-    registry.reset()
-    registry.resume()
+def scene(expired: list[Scene]) -> Scene:
+    scene = expired.pop()
+    scene.upstream.counters.clear()
+    return scene
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def _let_expire(scene: Scene) -> None:
 
 
 def _pull(scene: Scene, reference: str, count: int) -> list[Reader]:
-    target = f"/v2/{scene.repository}/manifests/{reference}"
+    target = f"{scene.base}/manifests/{reference}"
     return [reader.wait() for reader in [Reader(scene.replica.url, target) for _ in range(count)]]
 
 
@@ -96,8 +97,8 @@ def test_pull__fresh__the_upstream_is_not_asked(scene: Scene) -> None:
     settings = {"LAYOVER_FRESHNESS__TAG_TTL": "1h"}
     image = scene.push_image(1000)
     store = scene.replica.store.with_name("patient")
-    with Replica(store, upstreams={"docker.io": scene.upstream.url}, settings=settings) as patient:
-        patiently = Scene(scene.upstream, patient, scene.repository)
+    with Replica(store, upstreams={scene.host: scene.upstream.url}, settings=settings) as patient:
+        patiently = Scene(scene.upstream, patient, scene.repository, scene.host)
         patiently.manifest(image.tag)
         before = scene.upstream.counters.requests()
         for reader in _pull(patiently, image.tag, _CLIENTS):
@@ -207,7 +208,7 @@ def test_pull__never_seen_and_the_upstream_is_gone(scene: Scene) -> None:
     (reader,) = _pull(scene, image.tag, 1)
     assert reader.status == 503
     assert int(reader.headers["Retry-After"]) >= 1
-    assert b"docker.io" in reader.beginning
+    assert scene.host.encode() in reader.beginning
     assert b"refused" in reader.beginning
     scene.upstream.resume()
-    assert scene.manifest(image.tag).digest == image.index.digest
+    eventually(lambda: scene.manifest(image.tag).digest == image.index.digest, "it is served", 5)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from mirror.config import StoreSettings
+from mirror.config import StoreSettings, Upstreams
 from mirror.config.units import Size
 from mirror.oci.digest import Digest
 from mirror.oci.media_types import OCI_MANIFEST
@@ -19,15 +19,16 @@ from mirror.store import Link, Store, TagState
 REPOSITORY = Repository("docker.io", "library/app")
 OTHER = Repository("docker.io", "library/other")
 INDEXES = ("records", "repositories")
+NO_CREDENTIALS = Upstreams()
 CHECKED_AT = 1_700_000_000.0
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Store]:
-    """Open the store at `path`, bounded by 1 GiB, and close it at the end."""
+async def opened(path: Path, upstreams: Upstreams = NO_CREDENTIALS) -> AsyncIterator[Store]:
+    """Open the store at `path`, of content of `upstreams`, bounded by 1 GiB, and close it at the end."""
     disk = ThreadPoolExecutor(2, "disk")
     settings = StoreSettings(path=path, size=Size(2**30, is_share=False), min_free=Size(0, is_share=False))
-    store = Store(settings, disk)
+    store = Store(settings, upstreams, disk)
     try:
         store.open()
         store.start()
@@ -93,7 +94,7 @@ class Image:
 def put_blob(store: Store, digest: Digest, data: bytes) -> None:
     """Put a blob in, as a fill does."""
     assert store.room.claim(len(data))
-    partial = store.partial(digest)
+    partial = store.partial(digest, "origin")
     partial.size = len(data)
     partial.write(0, [data])
     partial.added(0, len(data))

@@ -15,13 +15,14 @@ from mirror.store.partial import clear_leftovers
 
 DATA = bytes(range(256)) * 40
 DIGEST = Digest.of(DATA)
-NAME = f"sha256-{DIGEST.hex}"
+ORIGIN = "0123abcd"
+NAME = f"sha256-{DIGEST.hex}-{ORIGIN}"
 BOOT = "this boot"
 
 
 def begun(folder: Path, *spans: tuple[int, int], size: int | None = len(DATA), boot: str = BOOT) -> None:
     """Leave a partial file behind, as a fill that was killed does."""
-    partial = Partial(folder, DIGEST, boot)
+    partial = Partial(folder, DIGEST, ORIGIN, boot)
     partial.size = size
     for start, end in spans:
         partial.write(start, [DATA[start:end]])
@@ -32,7 +33,7 @@ def begun(folder: Path, *spans: tuple[int, int], size: int | None = len(DATA), b
 
 def found(folder: Path) -> tuple[list[tuple[int, int]], int | None]:
     """Return what a new run believes: spans and size."""
-    partial = Partial(folder, DIGEST, BOOT)
+    partial = Partial(folder, DIGEST, ORIGIN, BOOT)
     spans = partial.segments.spans
     assert partial.resumed == partial.segments.total
     for start, end in spans:
@@ -102,7 +103,7 @@ class TestResuming:
 
     def test_counts_all_written__without_being_told(self, tmp_path: Path) -> None:
         begun(tmp_path, (0, 100))
-        partial = Partial(tmp_path, DIGEST, BOOT)
+        partial = Partial(tmp_path, DIGEST, ORIGIN, BOOT)
         partial.write(100, [DATA[100:200]])
         partial.close()
         assert found(tmp_path)[0] == [(0, 200)]
@@ -111,7 +112,7 @@ class TestResuming:
 class TestWriting:
     @pytest.mark.parametrize("count", [1, 512, 513, 2000])
     def test_writes__any_number_of_pieces(self, count: int, tmp_path: Path) -> None:
-        partial = Partial(tmp_path, DIGEST, BOOT)
+        partial = Partial(tmp_path, DIGEST, ORIGIN, BOOT)
         pieces = [bytes([number % 256]) * 3 for number in range(count)]
         partial.write(7, pieces)
         assert partial.read(7, 7 + 3 * count) == b"".join(pieces)
@@ -119,7 +120,7 @@ class TestWriting:
 
     def test_restarts__with_nothing(self, tmp_path: Path) -> None:
         begun(tmp_path, (0, 100))
-        partial = Partial(tmp_path, DIGEST, BOOT)
+        partial = Partial(tmp_path, DIGEST, ORIGIN, BOOT)
         partial.restart()
         assert (partial.segments.total, partial.resumed, partial.path.stat().st_size) == (0, 0, 0)
         partial.close()
@@ -127,7 +128,7 @@ class TestWriting:
 
     def test_discards__data_and_map(self, tmp_path: Path) -> None:
         begun(tmp_path, (0, 100))
-        partial = Partial(tmp_path, DIGEST, BOOT)
+        partial = Partial(tmp_path, DIGEST, ORIGIN, BOOT)
         partial.discard()
         partial.close()
         assert list(tmp_path.iterdir()) == []
@@ -137,7 +138,7 @@ class TestWriting:
         digest = Digest.of(DATA, algorithm)
         content = Content(tmp_path / "content")
         (tmp_path / "partial").mkdir()
-        partial = Partial(tmp_path / "partial", digest, BOOT)
+        partial = Partial(tmp_path / "partial", digest, ORIGIN, BOOT)
         partial.size = len(DATA)
         partial.write(0, [DATA, b"beyond the end"])
         partial.save([(0, len(DATA))])

@@ -60,7 +60,7 @@ class TestLinks:
             store.link(REPOSITORY, digest, Link(None, False, None))
         async with opened(tmp_path / "store") as store:
             assert store.shelf.link(REPOSITORY, digest) == Link(OCI_MANIFEST, True, 7)
-            assert store.shelf.link("docker.io", digest) == Link(OCI_MANIFEST, True, 7)
+            assert store.shelf.link("docker.io", digest) == Link(OCI_MANIFEST, True, 7, origin=str(REPOSITORY))
             assert store.shelf.link(OTHER, digest) is None
             assert store.shelf.link("ghcr.io", digest) is None
 
@@ -110,7 +110,7 @@ class TestRoom:
         data = bytes(2**20)
         digest = Digest.of(data)
         async with opened(tmp_path / "store") as store:
-            partial = store.partial(digest)
+            partial = store.partial(digest, "origin")
             partial.write(0, [data])
             partial.added(0, len(data))
             partial.save(partial.segments.spans)
