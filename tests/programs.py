@@ -17,6 +17,7 @@ _PINNED = {
     "containerd-current": "containerd",
     "ctr-current": "ctr",
     "containerd-shim-runc-v2-current": "containerd-shim-runc-v2",
+    "cosign": "cosign",
     "crane": "crane",
     "regctl": "regctl",
     "registry": "registry",

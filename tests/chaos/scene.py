@@ -20,11 +20,12 @@ TAIL = 64 * KIB
 
 @dataclass(frozen=True)
 class Scene:
-    """A registry, a replica, and the name of a repository."""
+    """A registry, a replica, and the name of a repository; `host` is the registry's name, Docker Hub's if empty."""
 
     upstream: Upstream
     replica: Replica
     repository: str
+    host: str = ""
 
     @property
     def seed(self) -> int:
@@ -39,9 +40,14 @@ class Scene:
         """Push an image with layers of these sizes."""
         return self.upstream.push_image(self.repository, tag, platforms, layers, self.seed, raw=True)
 
+    @property
+    def base(self) -> str:
+        """Return the path of the repository."""
+        return f"/v2/{self.host}/{self.repository}" if self.host else f"/v2/{self.repository}"
+
     def target(self, digest: str) -> str:
         """Return the path of a blob."""
-        return f"/v2/{self.repository}/blobs/{digest}"
+        return f"{self.base}/blobs/{digest}"
 
     def read(self, digest: str, headers: Mapping[str, str] | None = None) -> Reader:
         """Begin to read a blob."""
@@ -53,7 +59,7 @@ class Scene:
 
     def manifest(self, reference: str) -> Reader:
         """Read a manifest."""
-        return get(self.replica.url, f"/v2/{self.repository}/manifests/{reference}")
+        return get(self.replica.url, f"{self.base}/manifests/{reference}")
 
     def assert_fetched_once(self, digest: str, size: int) -> None:
         """Check that the registry sent each byte of a blob exactly once."""

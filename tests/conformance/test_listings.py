@@ -11,6 +11,7 @@ import pytest
 
 from tests.conformance.forms import UPSTREAM, Form, forms
 from tests.conformance.wire import Answer, Door, assert_error, assert_plain
+from tests.replica import Replica
 from tests.upstream import Image, Upstream
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -109,6 +110,71 @@ def test_lists_no_tag__repository_has_none(door: Door, upstream: Upstream, repos
     assert door.get(f"/v2/{repository}/tags/list").document["tags"] == []
 
 
+@pytest.mark.parametrize("size", [1001, 5000, 10**20])
+def test_lists_every_tag__upstream_gives_1000_at_most(door: Door, upstream: Upstream, tagged: str, size: int) -> None:
+    upstream.dials.tags_max = 1000
+    assert tags_of(pages(door, Form(), f"/v2/{tagged}/tags/list?n={size}")) == TAGS
+
+
+def test_passes_a_cursor_on__as_it_came(door: Door, upstream: Upstream, form: Form, tagged: str) -> None:
+    query = "n=2&last=a/b%2Fc+d%20e~%7e%2b=&&y"
+    assert form.get(door, f"{tagged}/tags/list?{query}").status == 200
+    assert [each.path for each in upstream.counters.headers] == [f"/v2/{tagged}/tags/list?{query}"]
+
+
+def test_ends__links_lead_in_a_circle(door: Door, upstream: Upstream, form: Form, tagged: str) -> None:
+    upstream.dials.tags_page = 2
+    upstream.dials.tags_link = "loop"
+    assert len(pages(door, form, form.target(f"{tagged}/tags/list"))) == 1
+
+
+def test_links_to_itself__slashes_before_the_path(door: Door, tagged: str) -> None:
+    answer = door.get(f"//docker.io/v2/{tagged}/tags/list?n=1")
+    assert answer.status == 200
+    assert answer.headers["Link"].startswith("</docker.io/v2/")
+
+
+@pytest.mark.parametrize("query", ["last=\u00e4", "artifactType=\u2603", "\x7f"])
+def test_refuses_a_listing__query_is_not_ascii(door: Door, upstream: Upstream, tagged: str, query: str) -> None:
+    digest = f"sha256:{'1' * 64}"
+    for target in (f"/v2/{tagged}/tags/list?{query}", f"/v2/{tagged}/referrers/{digest}?{query}"):
+        answer = door.send(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert answer.status == 400
+    assert upstream.counters.headers == []
+
+
+def test_says_how_it_came__the_same_page_for_every_form(
+    door: Door, replica: Replica, upstream: Upstream, tagged: str
+) -> None:
+    before = {outcome: listed(replica, outcome) for outcome in ("miss", "hit")}
+    for number, form in enumerate(forms("docker.io").values()):
+        answer = form.get(door, f"{tagged}/tags/list?n=3")
+        assert int(answer.headers["Age"]) < 60
+        if number:
+            ttl = re.fullmatch(r"layover; hit; ttl=(\d+)", answer.headers["Cache-Status"])
+            assert ttl is not None
+            assert int(ttl[1]) + int(answer.headers["Age"]) in (299, 300)
+        else:
+            assert answer.headers["Cache-Status"] == "layover; fwd=miss; stored"
+        assert answer.document["tags"] == TAGS[:3]
+    assert upstream.counters.requests(kind="tags") == 1
+    assert listed(replica, "miss") == before["miss"] + 1
+    assert listed(replica, "hit") == before["hit"] + number
+
+
+def listed(replica: Replica, outcome: str) -> float:
+    """Return how many listings of tags had an outcome."""
+    return replica.metric("layover_requests_total", kind="tags", outcome=outcome, upstream="docker.io")
+
+
+def test_answers_head__as_get_without_the_body(door: Door, tagged: str, referred: tuple[str, str]) -> None:
+    for target in (f"/v2/{tagged}/tags/list?n=3", "/v2/{}/referrers/{}".format(*referred)):
+        got, head = door.get(target), door.head(target)
+        assert (head.status, head.body) == (200, b"")
+        for name in ("Content-Length", "Content-Type", "Link"):
+            assert head.headers[name] == got.headers[name]
+
+
 def test_passes_on_404__no_such_repository(door: Door, upstream: Upstream, repository: str) -> None:
     assert_error(door.get(f"/v2/{repository}/tags/list"), 404, "NAME_UNKNOWN")
 
@@ -179,18 +245,22 @@ def test_refuses_referrers__of_a_malformed_digest(door: Door, upstream: Upstream
     assert upstream.counters.headers == []
 
 
-@pytest.mark.parametrize("kind", ["missing", "html", "redirected"])
+@pytest.mark.parametrize("kind", ["missing", "html", "redirected", "login"])
 def test_invents_no_referrers__upstream_has_no_such_listing(
-    door: Door, upstream: Upstream, referred: tuple[str, str], kind: Literal["missing", "html", "redirected"]
+    door: Door, upstream: Upstream, referred: tuple[str, str], kind: Literal["missing", "html", "redirected", "login"]
 ) -> None:
+    """Clients look for the tag `sha256-<hex>` after a 404, and not all of them after anything else."""
     upstream.dials.referrers = kind
     repository, digest = referred
-    answer = door.get(f"/v2/{repository}/referrers/{digest}")
-    if kind == "redirected":
-        assert answer.status in (404, 429)
-    else:
-        assert answer.status == 404
-    assert answer.document["errors"]
+    assert_error(door.get(f"/v2/{repository}/referrers/{digest}"), 404, "MANIFEST_UNKNOWN", "UNKNOWN")
+
+
+def test_invents_no_referrers__upstream_sends_another_type(
+    door: Door, upstream: Upstream, referred: tuple[str, str]
+) -> None:
+    upstream.dials.referrers_type = "application/json"
+    repository, digest = referred
+    assert_error(door.get(f"/v2/{repository}/referrers/{digest}"), 404, "MANIFEST_UNKNOWN")
 
 
 def test_lists_names_in_the_catalogue__as_they_are_pulled_by_name(
