@@ -41,5 +41,6 @@ soak:
 # Needs uv on PATH. Keeps every pin that still fits; remove a lock file first to take new versions.
 lock:
 	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra ecr --extra google --extra azure --constraint requirements.lock --output-file requirements-cloud.lock
 	$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) --group pyproject.toml:build --constraint requirements-dev.lock --output-file requirements-build.lock
