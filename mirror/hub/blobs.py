@@ -205,6 +205,8 @@ class Blobs:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get((upstream.url, fill.digest)) is fill:
             del self._active[upstream.url, fill.digest]
+        if isinstance(fill.error, DigestMismatch):
+            self._client.distrust(upstream, fill.digest)
         if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:
             self._punish((upstream.url, fill.digest))
         elif fill.is_verified:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 PATIENCE = 40.0
 _LONGEST_KEPT = 2**20
+_PAUSE = 0.05
 
 
 class Told(NamedTuple):
@@ -58,6 +60,29 @@ def ask(url: str, method: str, path: str, digest: str = "") -> Told:
         outcome = "other"
     code, message = ("", "") if outcome in {"200", "other", "cut", "none"} else _error(body)
     return Told(outcome, code, message, headers, began, time.monotonic())
+
+
+class Lateness:
+    """How late a machine makes an answer that costs nothing, measured while the context lasts."""
+
+    def __init__(self, url: str) -> None:
+        self.seconds = 0.0
+        """The worst of all."""
+        self._url = url
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._measure, name="lateness", daemon=True)
+
+    def _measure(self) -> None:
+        while not self._end.wait(_PAUSE):
+            self.seconds = max(self.seconds, ask(self._url, "GET", "/v2/").seconds)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(PATIENCE)
 
 
 def _error(body: bytes) -> tuple[str, str]:

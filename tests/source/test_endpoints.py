@@ -12,7 +12,7 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.oci.reference import Tag
+from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream.ask import Ask
 from tests import upstream as bed
 from tests.source.conftest import APP, HOST, Source, asking
@@ -126,7 +126,10 @@ class TestTrust:
             assert near.counters.requests() == 1
             near.reset()
             await source.manifests.fetch(source.upstream, APP, TAG)
-            assert near.counters.requests() == 2
+            other = Repository(HOST, "library/other")
+            near.push_manifest(other.name, "sha256:", BODY, media_types.OCI_MANIFEST)
+            await source.manifests.fetch(source.upstream, other, digest)
+            assert near.counters.requests() == 3
 
     async def test_ends__where_the_fill_says_so(self, upstream: Upstream, near: Upstream) -> None:
         digest = push_blob(upstream, near)

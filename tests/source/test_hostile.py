@@ -12,6 +12,7 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Tag
+from mirror.source.upstream.ask import Ask
 from tests import upstream as bed
 from tests.replica import free_port
 from tests.source.conftest import APP, Source, asking
@@ -125,6 +126,15 @@ class TestBodies:
             error = await refused(source, kind)
             assert "coding" in error.message
         assert upstream.counters.requests() == 2
+
+    async def test_end__together_with_their_heads(self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mirror.source.upstream.body.BODY_SECONDS", 1000.0)
+        upstream.dials.drip_body = {"tags"}
+        async with asking(upstream.url) as source:
+            ask = Ask(source.upstream, APP, "tags", "GET", "tags/list", ErrorCode.NAME_UNKNOWN)
+            with pytest.raises(RegistryError) as raised:
+                await source.client.read(await source.client.ask(ask), ask, 2**20)
+        assert raised.value.failure is Failure.TIMEOUT
 
     async def test_of_errors__are_not_waited_for_long(
         self, upstream: Upstream, monkeypatch: pytest.MonkeyPatch

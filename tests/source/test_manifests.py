@@ -198,6 +198,17 @@ class TestCheck:
             assert isinstance(await self.check(source), FetchedManifest)
         assert upstream.counters.requests("GET") == 3
 
+    async def test_learns_nothing__from_an_outage(self, upstream: Upstream, source: Source, index: str) -> None:
+        upstream.pause()
+        for _ in range(5):
+            with pytest.raises(RegistryError):
+                await self.check(source)
+        upstream.resume()
+        upstream.dials.manifest_head_status = 503
+        with pytest.raises(RegistryError):
+            await source.manifests.check(source.upstream, APP, TAG, lambda _: None, is_probe=True, may_get=True)
+        assert upstream.counters.requests("GET") == 0
+
     @pytest.mark.parametrize("status", [None, 403, 405])
     async def test_is_not_made__where_only_a_get_tells_and_may_not(
         self, status: int | None, upstream: Upstream, source: Source, index: str

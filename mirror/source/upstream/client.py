@@ -121,7 +121,7 @@ class UpstreamClient:
                 return use(answer.headers, content)
             except RegistryError:
                 if asked.base:
-                    self._endpoints.exclude(asked.base, asked.path)
+                    self._endpoints.exclude(asked)
                 raise
 
         slot, ask = await self._turn(ask)
@@ -133,7 +133,7 @@ class UpstreamClient:
     def distrust(self, upstream: Upstream, digest: Digest, base: str = "") -> None:
         """Have no endpoint, or `base` alone, asked for a blob for a while: what came was something else."""
         for endpoint in (base,) if base else upstream.endpoints:
-            self._endpoints.exclude(endpoint, f"blobs/{digest}")
+            self._endpoints.exclude_blob(endpoint, digest)
 
     def bandwidth(self, upstream: Upstream) -> Bandwidth | None:
         """Return what holds back every blob of a configured upstream, if anything does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.source.upstream import failures
 from mirror.source.upstream.ask import Ask
@@ -27,7 +28,7 @@ class Endpoints:
     def __init__(self, connections: Connections, breakers: Breakers) -> None:
         self._connections = connections
         self._breakers = breakers
-        self._excluded: dict[tuple[str, str], float] = {}
+        self._excluded: dict[tuple[str, ...], float] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -49,15 +50,23 @@ class Endpoints:
             for place, base in enumerate(chosen)
         ]
 
-    def exclude(self, base: str, path: str) -> None:
-        """Have an endpoint not asked for a path for an hour: what it gave was something else."""
-        self._excluded.pop((base, path), None)
-        self._excluded[base, path] = time.monotonic() + _EXCLUDED_SECONDS
+    def exclude(self, ask: Ask) -> None:
+        """Have an endpoint not asked for the same for a while: what it gave was something else."""
+        self._exclude(ask.base, ask.kind, f"{ask.repository}/{ask.path}")
+
+    def exclude_blob(self, base: str, digest: Digest) -> None:
+        """Have an endpoint not asked for a blob for a while, in whatever repository."""
+        self._exclude(base, "blob", f"blobs/{digest}")
+
+    def _exclude(self, *key: str) -> None:
+        self._excluded.pop(key, None)
+        self._excluded[key] = time.monotonic() + _EXCLUDED_SECONDS
         while len(self._excluded) > _MOST_EXCLUDED:
             del self._excluded[next(iter(self._excluded))]
 
     def _is_worth_it(self, ask: Ask, base: str) -> bool:
-        if base in ask.avoided or self._excluded.get((base, ask.path), 0.0) > time.monotonic():
+        what = ask.path if ask.kind == "blob" else f"{ask.repository}/{ask.path}"
+        if base in ask.avoided or self._excluded.get((base, ask.kind, what), 0.0) > time.monotonic():
             return False
         breaker = self._breakers.of(ask.upstream, base)
         if breaker.is_due:

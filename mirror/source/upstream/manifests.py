@@ -119,10 +119,9 @@ class UpstreamManifests:
             try:
                 head = await self.head(upstream, repository, tag, step, is_quick=True, is_probe=is_probe)
             except UpstreamError as error:
-                self._heads.failed(upstream)
-                if not self._is_worth_a_get(upstream, error):
-                    raise
                 is_certain = error.answered in _NO_HEAD
+                if not is_certain and not self._is_worth_a_get(upstream, error):
+                    raise
             else:
                 if head.digest is not None:
                     self._heads.told(upstream)
@@ -136,10 +135,12 @@ class UpstreamManifests:
         return found
 
     def _is_worth_a_get(self, upstream: Upstream, error: UpstreamError) -> bool:
-        """Say whether a GET may be answered though a HEAD was not."""
-        if error.answered in _NO_HEAD or (error.answered == 403 and error.failure is not None):
-            return True
-        return error.answered >= 500 and self._heads.has_failed_often(upstream)
+        """Say whether a GET may be answered though a HEAD was refused, and learn from it."""
+        is_denied = error.answered == 403 and error.failure is not None
+        if not is_denied and error.answered < 500:
+            return False
+        self._heads.failed(upstream)
+        return is_denied or self._heads.has_failed_often(upstream)
 
     def _verified(
         self, upstream: Upstream, reference: Reference, headers: Mapping[str, str], body: bytes
