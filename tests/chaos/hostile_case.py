@@ -22,6 +22,8 @@ Ask = Literal["manifest", "digest", "blob", "layer", "head", "tags", "referrers"
 Scheme = Literal["http", "https", "plain"]
 PROMPT = 10.0
 CUT_SECONDS = 20.0
+# A connection that brings next to nothing is waited for, and so are the next few.
+CRAWL_SECONDS = 100.0
 
 
 class Case(NamedTuple):
@@ -29,7 +31,8 @@ class Case(NamedTuple):
 
     `outcomes` are statuses, or "cut": an answer that ends before its end; "200" is what was asked for, "other" a 200
     with anything else. A `layer` is a blob whose manifest was pulled before. `scheme` "plain" is https without TLS.
-    `is_alone`: an attack on the processor, made when nothing else is under way.
+    `is_alone`: an attack on the processor, made when nothing else is under way. `crawls`: bytes come, or might, but
+    next to none.
     """
 
     name: str
@@ -39,10 +42,13 @@ class Case(NamedTuple):
     image: Image = PLAIN
     scheme: Scheme = "http"
     is_alone: bool = False
+    crawls: bool = False
 
     @property
     def seconds(self) -> float:
         """How long its client may wait: longer where the head of an answer may be out already."""
+        if self.crawls:
+            return CRAWL_SECONDS
         return CUT_SECONDS if "cut" in self.outcomes else PROMPT
 
 

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-PATIENCE = 40.0
+PATIENCE = 110.0
 _LONGEST_KEPT = 2**20
 _PAUSE = 0.05
 

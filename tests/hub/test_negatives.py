@@ -154,7 +154,7 @@ class TestDenied:
         image = f"{HOST}/{repository}:there"
         assert pull(replica, image).status == 403
         upstream.reset()
-        wait_until(lambda: pull(replica, image).status == 200, "it is let in", TTL + 2)
+        wait_until(lambda: pull(replica, image).status == 200, "it is let in", TTL + 10)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

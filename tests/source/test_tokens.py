@@ -8,7 +8,7 @@ import pytest
 
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
-from mirror.source.upstream.tokens import Scope, Tokens
+from mirror.source.upstream.tokens import Scope, Step, Tokens
 from tests import upstream as bed
 from tests.source.callers import Clock
 from tests.source.conftest import APP, HOST, Source
@@ -218,18 +218,22 @@ class TestRefusedTokens:
         assert token_requests(guarded) <= 2
 
 
+def ignore(_: int) -> None:
+    """Take no note of a step."""
+
+
 class TestCache:
     SCOPE = Scope("https://registry.example", "library/app")
 
     async def test_shares__one_request_among_those_who_wait(self) -> None:
         tokens, answered, asked = Tokens(), asyncio.Event(), []
 
-        async def fetch() -> bytes:
+        async def fetch(_: Step) -> bytes:
             asked.append(1)
             await answered.wait()
             return b'{"token": "t"}'
 
-        waiting = [asyncio.create_task(tokens.ask(self.SCOPE, fetch)) for _ in range(5)]
+        waiting = [asyncio.create_task(tokens.ask(self.SCOPE, ignore, fetch)) for _ in range(5)]
         await asyncio.sleep(0)
         waiting.pop().cancel()
         answered.set()
@@ -237,6 +241,27 @@ class TestCache:
         assert len(asked) == 1
         assert tokens.get(self.SCOPE) == "t"
         assert tokens.get(self.SCOPE._replace(repository="library/other")) is None
+
+    async def test_tells__everybody_who_waits_of_each_step(self) -> None:
+        tokens, joined, told = Tokens(), asyncio.Event(), [0, 0, 0]
+
+        def counts(place: int) -> Step:
+            def step(weight: int) -> None:
+                told[place] += weight
+
+            return step
+
+        async def fetch(step: Step) -> bytes:
+            await joined.wait()
+            step(1)
+            step(2)
+            return b'{"token": "t"}'
+
+        waiting = [asyncio.create_task(tokens.ask(self.SCOPE, counts(place), fetch)) for place in range(3)]
+        await asyncio.sleep(0)
+        joined.set()
+        await asyncio.gather(*waiting)
+        assert told == [3, 3, 3]
 
     @pytest.mark.parametrize(("announced", "kept"), [(None, 60), (0, 60), (30, 60), (300, 300), (86400, 86400)])
     async def test_believes__a_lifetime_of_a_minute_or_more_and_renews_early(
@@ -246,10 +271,10 @@ class TestCache:
         monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
         tokens = Tokens()
 
-        async def fetch() -> bytes:
+        async def fetch(_: Step) -> bytes:
             return b'{"token": "t"}' if announced is None else b'{"token": "t", "expires_in": %d}' % announced
 
-        await tokens.ask(self.SCOPE, fetch)
+        await tokens.ask(self.SCOPE, ignore, fetch)
         clock.ahead = kept * 0.85
         assert tokens.get(self.SCOPE) == "t"
         clock.ahead = kept * 0.95
@@ -261,10 +286,10 @@ class TestCache:
         monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
         tokens = Tokens()
 
-        async def fetch() -> bytes:
+        async def fetch(_: Step) -> bytes:
             return b'{"token": "t", "expires_in": %s, "issued_at": 5}' % announced.encode()
 
-        assert await tokens.ask(self.SCOPE, fetch) == "t"
+        assert await tokens.ask(self.SCOPE, ignore, fetch) == "t"
         assert tokens.get(self.SCOPE) == "t"
         clock.ahead = 86400
         assert tokens.get(self.SCOPE) is None
@@ -274,13 +299,13 @@ class TestCache:
         monkeypatch.setattr("mirror.source.upstream.expiring.time", clock)
         tokens = Tokens()
 
-        async def refuse() -> bytes:
+        async def refuse(_: Step) -> bytes:
             asked.append(1)
             raise RegistryError(ErrorCode.DENIED, "no token", failure=Failure.CREDENTIALS)
 
         async def ask(scope: Scope) -> bool:
             with pytest.raises(RegistryError, match="no token") as refused:
-                await tokens.ask(scope, refuse)
+                await tokens.ask(scope, ignore, refuse)
             return refused.value.is_remembered
 
         assert [await ask(self.SCOPE) for _ in range(3)] == [False, True, True]
@@ -293,10 +318,10 @@ class TestCache:
     async def test_forgets__only_the_token_that_was_refused(self) -> None:
         tokens = Tokens()
 
-        async def fetch() -> bytes:
+        async def fetch(_: Step) -> bytes:
             return b'{"access_token": "new"}'
 
-        await tokens.ask(self.SCOPE, fetch)
+        await tokens.ask(self.SCOPE, ignore, fetch)
         tokens.drop(self.SCOPE, "old")
         assert tokens.get(self.SCOPE) == "new"
         tokens.drop(self.SCOPE, "new")
@@ -317,8 +342,8 @@ class TestCache:
     async def test_keeps_nothing__of_an_answer_without_a_usable_token(self, answer: bytes) -> None:
         tokens = Tokens()
 
-        async def fetch() -> bytes:
+        async def fetch(_: Step) -> bytes:
             return answer
 
-        assert await tokens.ask(self.SCOPE, fetch) is None
+        assert await tokens.ask(self.SCOPE, ignore, fetch) is None
         assert tokens.get(self.SCOPE) is None

@@ -31,7 +31,7 @@ class Ask(NamedTuple):
     with how many times the usual patience the next one may need: 2 where TLS begins to be spoken, else 1.
     `base` is the endpoint that is asked, the upstream's own URL if empty. `is_anonymous`: as a caller without
     credentials would. `is_quick`: somebody who can be answered otherwise waits, so nothing is tried for long.
-    `is_probe`: sent to learn whether an outage is over, so no breaker holds it back. `verdict` says what an answer that
+    `is_probe`: sent to learn whether an outage is over, so no breaker holds it back. `meaning` says what an answer that
     is no success means, where that is not what its status says elsewhere. `deadline` is when the head of an answer must
     have come, on the monotonic clock. None of the endpoints `avoided` is asked.
     """
@@ -48,7 +48,7 @@ class Ask(NamedTuple):
     is_anonymous: bool = False
     is_quick: bool = False
     is_probe: bool = False
-    verdict: Callable[[Ask, aiohttp.ClientResponse], RegistryError | None] = _usual
+    meaning: Callable[[Ask, aiohttp.ClientResponse], RegistryError | None] = _usual
     deadline: float = math.inf
     avoided: frozenset[str] = frozenset()
 

@@ -260,9 +260,9 @@ async def _accept(ask: Ask, answer: aiohttp.ClientResponse) -> None:
     if answer.status in usable and is_whole and not _is_useless_head(ask, answer):
         return
     try:
-        verdict = ask.verdict(ask, answer)
-        if verdict is not None:
-            raise verdict
+        meaning = ask.meaning(ask, answer)
+        if meaning is not None:
+            raise meaning
         if answer.status in {200, 206}:
             what = "something that was not asked for" if is_whole else "in a coding that was not asked for"
             raise failures.unusable(ask.upstream, f"answered {what}", answer.status)

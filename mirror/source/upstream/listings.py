@@ -146,11 +146,11 @@ def _ask(upstream: Upstream, listed: Listed) -> Ask:
     repository, subject, query = listed
     if subject is None:
         path, query = "tags/list", _COUNT.sub(_at_most, query)
-        ask = Ask(upstream, repository, "tags", "GET", path, ErrorCode.NAME_UNKNOWN, verdict=_tags_verdict)
+        ask = Ask(upstream, repository, "tags", "GET", path, ErrorCode.NAME_UNKNOWN, meaning=_tags_meaning)
     else:
         path, accept = f"referrers/{subject}", {"Accept": media_types.OCI_INDEX}
         ask = Ask(upstream, repository, "referrers", "GET", path, ErrorCode.MANIFEST_UNKNOWN, accept)
-        ask = ask._replace(verdict=_referrers_verdict)
+        ask = ask._replace(meaning=_referrers_meaning)
     return ask._replace(path=f"{path}?{query}") if query else ask
 
 
@@ -158,14 +158,14 @@ def _at_most(count: re.Match[str]) -> str:
     return f"{count[1]}n={_MOST_TAGS}" if int(count[2][:9]) > _MOST_TAGS else count[0]
 
 
-def _tags_verdict(ask: Ask, answer: aiohttp.ClientResponse) -> RegistryError | None:
+def _tags_meaning(ask: Ask, answer: aiohttp.ClientResponse) -> RegistryError | None:
     if answer.status not in _REFUSED:
         return None
     text = f"upstream {ask.upstream.name} refuses to list tags by {ask.url.raw_query_string!r} (status {answer.status})"
     return RegistryError(ErrorCode.NAME_INVALID, text)
 
 
-def _referrers_verdict(ask: Ask, answer: aiohttp.ClientResponse) -> RegistryError | None:
+def _referrers_meaning(ask: Ask, answer: aiohttp.ClientResponse) -> RegistryError | None:
     """Say that there is no such listing where clients shall look for the tag instead, as they would without a mirror.
 
     GHCR leads to a page that is not the registry's, and limits how often that is looked at.

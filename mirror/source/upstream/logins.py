@@ -124,7 +124,9 @@ class Logins:
     async def _new_token(
         self, ask: Ask, scope: Scope, challenge: Challenge, credential: Credential | None, challenged_by: URL
     ) -> str:
-        token = await self._tokens.ask(scope, lambda: self._grant(ask, challenge, credential, challenged_by))
+        token = await self._tokens.ask(
+            scope, ask.step, lambda step: self._grant(ask._replace(step=step), challenge, credential, challenged_by)
+        )
         if token is None:
             text = f"upstream {ask.upstream.name} denies the mirror access: it gives no token that can be used"
             raise RegistryError(ErrorCode.DENIED, text, failure=Failure.CREDENTIALS)

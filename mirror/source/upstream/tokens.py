@@ -22,6 +22,9 @@ _MOST_TOKENS = 4096
 _LONGEST_TOKEN = 2**14
 
 
+Step = Callable[[int], None]
+
+
 class _Answer(msgspec.Struct):
     token: object = None
     access_token: object = None
@@ -44,6 +47,7 @@ class Tokens:
         self._tokens: Expiring[Scope, str] = Expiring(_FLOOR_SECONDS, _MOST_TOKENS)
         self._refused: Expiring[Scope, RegistryError] = Expiring(_REFUSAL_SECONDS, _MOST_TOKENS)
         self._asking: dict[Scope, asyncio.Future[str | None]] = {}
+        self._steps: dict[Scope, list[Step]] = {}
 
     def get(self, scope: Scope) -> str | None:
         """Return a token that is still good."""
@@ -54,8 +58,10 @@ class Tokens:
         if self._tokens.get(scope) == token:
             self._tokens.drop(scope)
 
-    async def ask(self, scope: Scope, fetch: Callable[[], Awaitable[bytes]]) -> str | None:
+    async def ask(self, scope: Scope, step: Step, fetch: Callable[[Step], Awaitable[bytes]]) -> str | None:
         """Return a new token from the answer that `fetch` gets; None if the answer carries none.
+
+        What `fetch` tells of its steps reaches the `step` of everybody who waits.
 
         Raises:
             RegistryError: the token endpoint failed, or refused a moment ago.
@@ -63,12 +69,13 @@ class Tokens:
         refused = self._refused.get(scope)
         if refused is not None:
             raise type(refused)(refused.code, refused.message, failure=refused.failure, is_remembered=True)
-        waiting = self._asking.get(scope)
-        if waiting is not None:
-            return await asyncio.shield(waiting)
-        task = asyncio.ensure_future(self._fetch(scope, fetch))
-        self._asking[scope] = task
-        task.add_done_callback(lambda done: self._asked(scope, done))
+        task = self._asking.get(scope)
+        if task is None:
+            steps: list[Step] = []
+            self._steps[scope] = steps
+            task = self._asking[scope] = asyncio.ensure_future(self._fetch(scope, steps, fetch))
+            task.add_done_callback(lambda done: self._asked(scope, done))
+        self._steps[scope].append(step)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -81,13 +88,19 @@ class Tokens:
 
     def _asked(self, scope: Scope, task: asyncio.Future[str | None]) -> None:
         self._asking.pop(scope, None)
+        self._steps.pop(scope, None)
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
-    async def _fetch(self, scope: Scope, fetch: Callable[[], Awaitable[bytes]]) -> str | None:
+    async def _fetch(self, scope: Scope, steps: list[Step], fetch: Callable[[Step], Awaitable[bytes]]) -> str | None:
         asked_at = time.monotonic()
+
+        def step(weight: int) -> None:
+            for each in steps:
+                each(weight)
+
         try:
-            body = await fetch()
+            body = await fetch(step)
         except RegistryError as error:
             # Of the mirror's own credentials the account keeps count.
             if error.failure is Failure.CREDENTIALS and not scope.fingerprint:
