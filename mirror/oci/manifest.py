@@ -14,6 +14,8 @@ from mirror.oci.digest import Digest
 
 # What fits the formats that sizes are kept in; no blob comes near it.
 _LARGEST_SIZE = 2**63
+# No image comes near it; what is beyond is found out when it is asked for.
+_MOST_ENTRIES = 4096
 
 
 class Children(NamedTuple):
@@ -95,7 +97,7 @@ def _decode(body: bytes) -> dict[str, Any]:
 
 def _entries(document: dict[str, Any], field: str) -> list[Any]:
     entries = document.get(field)
-    return entries if isinstance(entries, list) else []
+    return entries[:_MOST_ENTRIES] if isinstance(entries, list) else []
 
 
 def _descriptor(entry: Any) -> Descriptor | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.manifest import Children, children, digest_of, media_type_of, verifies
+from mirror.oci.manifest import Children, PlatformManifest, children, digest_of, media_type_of, platforms, verifies
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -208,3 +208,28 @@ class TestMalformed:
         assert media_type_of(body)
         assert verifies(body, Digest.of(body))
         assert digest_of(body)
+
+
+class TestPlatforms:
+    def test_tells__each_of_an_index(self) -> None:
+        arm = {"os": "linux", "architecture": "arm", "variant": "v7"}
+        entries = [
+            entry("a", 1, media_types.OCI_MANIFEST, platform={"os": "linux", "architecture": "amd64"}),
+            entry("b", 1, media_types.OCI_MANIFEST, platform=arm),
+            entry("c", 1, media_types.OCI_MANIFEST),
+            entry("d", 1, media_types.OCI_MANIFEST, platform="linux/amd64"),
+            "nonsense",
+        ]
+        assert platforms(encode({"manifests": entries})) == (
+            PlatformManifest("linux/amd64", digest("a")),
+            PlatformManifest("linux/arm/v7", digest("b")),
+        )
+
+    def test_tells_nothing__of_anything_else(self) -> None:
+        assert platforms(encode({"layers": [entry("a", 1, LAYER)]})) == ()
+        assert platforms(b"nonsense") == ()
+
+
+def test_reads__no_more_than_an_image_ever_has() -> None:
+    layers = [entry(str(number), 1, LAYER) for number in range(5000)]
+    assert len(children(encode({"layers": layers})).blobs) == 4096
