@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,14 +18,20 @@ from types import TracebackType
 from typing import Self
 
 START_SECONDS = 30.0
+# Below what the kernel gives to outgoing connections, or one of those might take the port before its server does.
+_PORTS = range(20_000, 32_000)
 
 
 def free_port() -> int:
     """Return a TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 class Replica:
