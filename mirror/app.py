@@ -33,13 +33,13 @@ from mirror.source.upstream import (
     UpstreamListings,
     UpstreamManifests,
 )
-from mirror.source.upstream.credentials import Credentials, DaemonThreads, check
+from mirror.source.upstream.credentials import Credentials, check
+from mirror.source.upstream.daemons import DaemonThreads
 from mirror.store import Shelf, Store
 from mirror.store.freshness import Freshness
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
-_DNS_THREADS = 4
 _REPORT_SECONDS = 1.0
 _SLACK_SECONDS = 5.0
 _LAST_REPORT_SECONDS = 2.0
@@ -51,11 +51,10 @@ class Pools:
     def __init__(self) -> None:
         self.disk = ThreadPoolExecutor(_DISK_THREADS, "disk")
         self.hashing = ThreadPoolExecutor(_HASH_THREADS, "hash")
-        self.names = ThreadPoolExecutor(_DNS_THREADS, "dns")
 
     def close(self) -> None:
         """End the threads without waiting for those that hang."""
-        for pool in (self.disk, self.hashing, self.names):
+        for pool in (self.disk, self.hashing):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -100,7 +99,6 @@ class HubApp:
             StoreError: the store cannot be used.
             OSError: an address cannot be had.
         """
-        asyncio.get_running_loop().set_default_executor(self._pools.names)
         is_ready = False
 
         def count(doors: int) -> None:
@@ -147,7 +145,6 @@ class DoorApp:
         Raises:
             OSError: an address cannot be had.
         """
-        asyncio.get_running_loop().set_default_executor(self._pools.names)
         server = self._settings.server
         await self._door.start(server.listen, shares_port=True)
         reporting = asyncio.create_task(self._report_for_ever())
@@ -203,7 +200,6 @@ class Replica:
             StoreError: the store cannot be used.
             OSError: an address cannot be had.
         """
-        asyncio.get_running_loop().set_default_executor(self._pools.names)
         server = self._settings.server
         await self._hub.start()
         await self._door.start(server.listen)

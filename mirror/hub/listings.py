@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +9,6 @@ import structlog
 
 from mirror.channel import Listing
 from mirror.config import FreshnessSettings, Upstream
-from mirror.hub.flights import Flights
 from mirror.hub.lookout import Lookout
 from mirror.hub.negatives import Negatives
 from mirror.hub.patience import Patience
@@ -35,16 +32,13 @@ class Listings:
         self._settings = settings
         self._identity = identity
         self._negatives = Negatives(settings.negative_ttl)
-        self._lookout: Lookout[Listed] = Lookout(self._probe, identity)
-        self._flights: Flights[Page] = Flights()
-        self._patience: dict[Listed, Patience] = {}
+        self._lookout: Lookout[Listed, Page] = Lookout(self._check, identity, settings.revalidate_timeout)
         self._told: set[bytes] = set()
         self._log = structlog.get_logger("layover.hub")
 
     async def close(self) -> None:
         """End every request under way, and give what is kept up."""
         await self._lookout.close()
-        await self._flights.close()
         await self._source.close()
 
     async def find(self, upstream: Upstream, listed: Listed) -> Listing:
@@ -64,7 +58,7 @@ class Listings:
     async def _missing(self, upstream: Upstream, listed: Listed) -> Listing:
         identity = await self._identity(upstream)
         self._negatives.check(listed.repository, listed.fingerprint, identity)
-        flight, joined = self._flights.join(listed, lambda: self._bring(upstream, listed))
+        flight, joined = self._lookout.bring(listed.repository, listed, lambda: self._bring(upstream, listed))
         try:
             page = await flight
         except RegistryError as error:
@@ -77,7 +71,8 @@ class Listings:
         failure = self._lookout.met(upstream, listed.repository, listed)
         if failure is None:
             try:
-                return await self._asked(upstream, listed)
+                found, joined = await self._lookout.ask(upstream, listed.repository, listed)
+                return self._listing(found, _outcome(found, joined=joined))
             except RegistryError as error:
                 if error.failure is None:
                     raise
@@ -87,22 +82,6 @@ class Listings:
             self._log.warning("a listing is served stale", repository=str(listed.repository), why=failure)
         return self._listing(page, Outcome.STALE, failure)
 
-    async def _asked(self, upstream: Upstream, listed: Listed) -> Listing:
-        own = Patience(self._settings.revalidate_timeout)
-        flight, joined = self._flights.join(listed, lambda: self._check(upstream, listed, own))
-        if not joined:
-            self._patience[listed] = own
-        # Whoever joins waits no longer than the first. A flight that just landed has no patience any more.
-        patience = self._patience.get(listed, own)
-        if await patience.outlasts(flight):
-            page = await flight
-            return self._listing(page, _outcome(page, joined=joined))
-        # It goes on alone: when the upstream is back, nobody shall wait for what hangs.
-        if self._patience.get(listed) is patience:
-            self._flights.leave(listed)
-            del self._patience[listed]
-        raise await self._late(upstream, listed)
-
     async def _bring(self, upstream: Upstream, listed: Listed) -> Page:
         """Ask for a page that is not kept, unless another flight just brought it."""
         page = await self._source.kept(upstream, listed)
@@ -110,45 +89,27 @@ class Listings:
             return page
         return await self._source.fetch(upstream, listed)
 
-    async def _check(self, upstream: Upstream, listed: Listed, patience: Patience, *, is_probe: bool = False) -> Page:
+    async def _check(
+        self, upstream: Upstream, repository: Repository, name: Listed, patience: Patience, is_probe: bool
+    ) -> Page:
         """Ask again for a page that is kept."""
         try:
-            page = await self._source.fetch(upstream, listed, patience.step, is_quick=True, is_probe=is_probe)
+            page = await self._source.fetch(upstream, name, patience.step, is_quick=True, is_probe=is_probe)
         except RegistryError as error:
             if error.code is ErrorCode.DENIED and upstream.has_credentials:
                 # It may be the mirror's own credentials that are denied.
                 error.failure = Failure.CREDENTIALS
             if error.failure is not None:
-                await self._lookout.failed(upstream, listed.repository, listed, error)
+                await self._lookout.failed(upstream, repository, name, error)
             else:
-                self._lookout.answered(upstream, listed.repository)
+                self._lookout.answered(upstream, repository)
                 identity = await self._identity(upstream)
-                self._negatives.note(listed.repository, listed.fingerprint, identity, error)
-                await self._source.forget(upstream, listed)
+                self._negatives.note(repository, name.fingerprint, identity, error)
+                await self._source.forget(upstream, name)
             raise
-        finally:
-            if self._patience.get(listed) is patience:
-                del self._patience[listed]
-        self._lookout.answered(upstream, listed.repository)
-        self._told.discard(listed.fingerprint)
+        self._lookout.answered(upstream, repository)
+        self._told.discard(name.fingerprint)
         return page
-
-    async def _probe(self, upstream: Upstream, _: Repository, listed: Listed) -> None:
-        patience = Patience(self._settings.revalidate_timeout)
-        check = asyncio.create_task(self._check(upstream, listed, patience, is_probe=True))
-        try:
-            if not await patience.outlasts(check):
-                await self._late(upstream, listed)
-        finally:
-            check.cancel()
-            with contextlib.suppress(RegistryError, asyncio.CancelledError):
-                await check
-
-    async def _late(self, upstream: Upstream, listed: Listed) -> RegistryError:
-        """Note that nothing moved forward, and return the error that says so."""
-        error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-        await self._lookout.failed(upstream, listed.repository, listed, error)
-        return error
 
     def _listing(self, page: Page, outcome: Outcome, failure: Failure | None = None) -> Listing:
         age = max(0.0, time.time() - page.checked_at)

@@ -83,15 +83,13 @@ class Manifests:
         repository: Repository,
         reference: Reference,
         step: Callable[[int], None] = lambda _: None,
-        *,
-        is_probe: bool = False,
     ) -> Held:
         """Fetch a manifest and keep it.
 
         Raises:
             RegistryError: the upstream has none, or failed.
         """
-        fetched = await self._source.fetch(upstream, repository, reference, step, is_probe=is_probe)
+        fetched = await self._source.fetch(upstream, repository, reference, step)
         return self.keep(repository, fetched)
 
     def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:

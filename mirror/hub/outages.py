@@ -38,7 +38,7 @@ class _Pause:
 
 @dataclass(slots=True)
 class _Met:
-    """When a client last met the outage by pulling a tag, and when the upstream was last asked about that tag."""
+    """When a client last met the outage by asking for something, and when the upstream was last asked about it."""
 
     met_at: float
     probed_at: float
@@ -66,7 +66,7 @@ class Outage(Generic[Name]):
         return any(pause.failure is Failure.CREDENTIALS for pause in self._repositories.values())
 
     def met(self, repository: Repository, name: Name, now: float) -> Failure | None:
-        """Return why a tag cannot be asked for now, None if it can; a client is about to be answered."""
+        """Return why something cannot be asked for now, None if it can; a client is about to be answered."""
         own = self._repositories.get(repository)
         if self._everywhere is None:
             if own is None:
@@ -88,7 +88,7 @@ class Outage(Generic[Name]):
         identity: str = "",
         is_local: bool = False,
     ) -> None:
-        """Note that asking for a tag failed; `is_local` if others may be asked for all the same."""
+        """Note that asking for something failed; `is_local` if others may be asked for all the same."""
         assert error.failure is not None
         known = self._repositories.get(repository)
         pause = _Pause(error.failure, now + _seconds(error), identity, is_local)
@@ -110,7 +110,7 @@ class Outage(Generic[Name]):
                 pause.is_on_trial |= pause.failure is Failure.CREDENTIALS
 
     def due(self, now: float, identity: str) -> list[tuple[Repository, Name]]:
-        """Return the tags to ask the upstream about now, if it is time for any; they count as asked about."""
+        """Return what to ask the upstream about now, if it is time for any; it counts as asked about."""
         self._forget(now)
         chosen = []
         if self._everywhere is not None:

@@ -11,7 +11,6 @@ import structlog
 from mirror.channel import ManifestFound
 from mirror.config import FreshnessSettings, Upstream
 from mirror.hub.deferrals import Deferrals
-from mirror.hub.flights import Flights
 from mirror.hub.lookout import Lookout
 from mirror.hub.manifests import Held, Manifests
 from mirror.hub.negatives import Negatives
@@ -53,9 +52,7 @@ class Tags:
         self._identity = identity
         self._negatives = Negatives(settings.negative_ttl)
         self._deferrals = Deferrals()
-        self._lookout: Lookout[Tag] = Lookout(self._probe, identity)
-        self._flights: Flights[Held] = Flights()
-        self._patience: dict[tuple[Repository, Tag], Patience] = {}
+        self._lookout: Lookout[Tag, Held] = Lookout(self._check, identity, settings.revalidate_timeout)
         self._adopting: dict[str, asyncio.Lock] = {}
         self._told: set[tuple[Repository, Tag]] = set()
         self._log = structlog.get_logger("layover.hub")
@@ -63,7 +60,6 @@ class Tags:
     async def close(self) -> None:
         """End every request under way."""
         await self._lookout.close()
-        await self._flights.close()
 
     async def find(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
         """Return the manifest that a tag points to.
@@ -79,14 +75,14 @@ class Tags:
         if self._freshness.is_fresh(repository, tag, state, now):
             return held.found(self._freshness.status(repository, tag, state, Outcome.HIT, now))
         if not self._freshness.may_be_stale(repository, tag, state, now):
-            flight, joined, _ = self._checking(upstream, repository, tag, state)
-            return self._checked(repository, tag, await flight, joined=joined)
+            found, joined = await self._lookout.wait(upstream, repository, tag)
+            return self._checked(repository, tag, found, joined=joined)
         return await self._fresh_or_stale(upstream, repository, tag, state, held)
 
     async def _missing(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
         identity = await self._identity(upstream)
         self._negatives.check(repository, tag, identity)
-        flight, joined = self._flights.join((repository, tag), lambda: self._get(upstream, repository, tag))
+        flight, joined = self._lookout.bring(repository, tag, lambda: self._get(upstream, repository, tag))
         try:
             found = await flight
         except RegistryError as error:
@@ -101,13 +97,12 @@ class Tags:
         failure = self._reason_not_to_ask(upstream, repository, tag, state)
         if failure is None:
             try:
-                found = await self._asked(upstream, repository, tag, state)
+                found, joined = await self._lookout.ask(upstream, repository, tag)
+                return self._checked(repository, tag, found, joined=joined)
             except RegistryError as error:
                 if error.failure is None:
                     raise
                 failure = error.failure
-            else:
-                return found
         if (repository, tag) not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add((repository, tag))
             self._log.warning("a tag is served stale", image=f"{repository}:{tag}", why=failure)
@@ -127,47 +122,21 @@ class Tags:
         costs = level is Level.CRITICAL and not self._quotas.heads_are_free(upstream)
         return Failure.QUOTA if costs or (level is not Level.PLENTY and is_stretched) else None
 
-    async def _asked(self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState) -> ManifestFound:
-        flight, joined, patience = self._checking(upstream, repository, tag, state)
-        if await patience.outlasts(flight):
-            return self._checked(repository, tag, await flight, joined=joined)
-        # It goes on alone: when the upstream is back, nobody shall wait for what hangs.
-        if self._patience.get((repository, tag)) is patience:
-            self._flights.leave((repository, tag))
-            del self._patience[repository, tag]
-        error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-        await self._lookout.failed(upstream, repository, tag, error)
-        raise error
-
-    def _checking(
-        self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
-    ) -> tuple[asyncio.Future[Held], bool, Patience]:
-        """Return the check of a tag that is under way, or a new one, and how long to wait for it."""
-        key, own = (repository, tag), Patience(self._settings.revalidate_timeout)
-        flight, joined = self._flights.join(key, lambda: self._check(upstream, repository, tag, state, own))
-        if not joined:
-            self._patience[key] = own
-        # Whoever joins waits no longer than the first. A flight that just landed has no patience any more.
-        patience = self._patience.get(key, own)
-        return flight, joined, patience
-
     async def _check(
-        self,
-        upstream: Upstream,
-        repository: Repository,
-        tag: Tag,
-        state: TagState,
-        patience: Patience,
-        *,
-        is_probe: bool = False,
+        self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience, is_probe: bool
     ) -> Held:
         """Ask by HEAD where the tag points, and fetch what is new."""
-        asked_at = time.time()
+        asked_at, has_answered = time.time(), False
+        state = self._store.shelf.tag(repository, tag)
+        if state is None:
+            self._lookout.answered(upstream, repository)
+            raise _removed(repository, tag)
         try:
             may_get = self._quotas.level(upstream) is not Level.CRITICAL
             head = await self._source.check(
                 upstream, repository, tag, patience.step, is_probe=is_probe, may_get=may_get
             )
+            has_answered = True
             if isinstance(head, FetchedManifest):
                 held, media_type = self._manifests.keep(repository, head), head.media_type
             else:
@@ -175,31 +144,33 @@ class Tags:
                 held = await self._adopted(upstream, repository, state, head.digest, patience)
                 media_type = state.media_type if head.digest == state.digest else head.media_type or held.media_type
         except RegistryError as error:
-            return await self._unchecked(upstream, repository, tag, error, patience)
-        finally:
-            if self._patience.get((repository, tag)) is patience:
-                del self._patience[repository, tag]
-        self._lookout.answered(upstream, repository)
-        self._told.discard((repository, tag))
-        self._store.set_tag(repository, tag, TagState(held.digest, media_type, len(held.body), asked_at))
+            if error.failure is None and error.status == 404:
+                return await self._confirmed(upstream, repository, tag, patience)
+            await self._note_failure(upstream, repository, tag, error, is_local=has_answered)
+            raise
+        self._remember(upstream, repository, tag, TagState(held.digest, media_type, len(held.body), asked_at))
         return held
 
-    async def _unchecked(
-        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, patience: Patience
-    ) -> Held:
-        """Return what a tag points to whose check failed in a way that a GET settles; else raise what it means."""
-        if error.failure is None and error.status == 404:
-            if self._quotas.level(upstream) is Level.CRITICAL:
-                raise self._defer(repository, tag, Failure.QUOTA)
-            # A HEAD's 404 for a tag that is held is believed once a GET confirms it.
-            return await self._get(upstream, repository, tag, patience.step)
+    async def _confirmed(self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience) -> Held:
+        """Return where a tag points after all: a HEAD's 404 for one that is held is believed once a GET confirms it.
+
+        Raises:
+            RegistryError: it points to nothing, the GET failed, or the quota is too short for one.
+        """
+        if self._quotas.level(upstream) is Level.CRITICAL:
+            raise self._defer(repository, tag, Failure.QUOTA)
+        return await self._get(upstream, repository, tag, patience.step)
+
+    async def _note_failure(
+        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, *, is_local: bool
+    ) -> None:
+        """Note that a check failed; `is_local` if the upstream said where the tag points, and more could not be had."""
         if error.failure is Failure.QUOTA:
             raise self._defer(repository, tag, Failure.QUOTA)
         if error.failure is None and upstream.has_credentials:
             error.failure = Failure.CREDENTIALS
         if error.failure is not None:
-            await self._lookout.failed(upstream, repository, tag, error)
-        raise error
+            await self._lookout.failed(upstream, repository, tag, error, is_local=is_local)
 
     async def _adopted(
         self, upstream: Upstream, repository: Repository, state: TagState, digest: Digest, patience: Patience
@@ -259,10 +230,13 @@ class Tags:
                 if is_known:
                     self._store.drop_tag(repository, tag)
             raise
+        self._remember(upstream, repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
+        return held
+
+    def _remember(self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState) -> None:
         self._lookout.answered(upstream, repository)
         self._told.discard((repository, tag))
-        self._store.set_tag(repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
-        return held
+        self._store.set_tag(repository, tag, state)
 
     def _defer(self, repository: Repository, tag: Tag, failure: Failure) -> RegistryError:
         """Let what is held stand for a while, and return the error that says so."""
@@ -272,23 +246,6 @@ class Tags:
         code = ErrorCode.MANIFEST_UNKNOWN if is_deleted else ErrorCode.TOOMANYREQUESTS
         return RegistryError(code, f"{repository}:{tag} is not asked for now", failure=failure, retry_after=1)
 
-    async def _probe(self, upstream: Upstream, repository: Repository, tag: Tag) -> None:
-        state = self._store.shelf.tag(repository, tag)
-        if state is None:
-            self._lookout.answered(upstream, repository)
-            return
-        patience = Patience(self._settings.revalidate_timeout)
-        check = asyncio.create_task(self._check(upstream, repository, tag, state, patience, is_probe=True))
-        try:
-            if not await patience.outlasts(check):
-                error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-                await self._lookout.failed(upstream, repository, tag, error)
-        finally:
-            check.cancel()
-            await asyncio.wait({check})
-        if not check.cancelled() and not isinstance(check.exception(), RegistryError | None):
-            check.result()
-
     def _checked(self, repository: Repository, tag: Tag, held: Held, *, joined: bool) -> ManifestFound:
         outcome = held.outcome(joined=joined) if held.was_fetched else Outcome.REVALIDATED
         return self._answer(repository, tag, held, outcome)
@@ -296,5 +253,9 @@ class Tags:
     def _answer(self, repository: Repository, tag: Tag, held: Held, outcome: Outcome) -> ManifestFound:
         state = self._store.shelf.tag(repository, tag)
         if state is None:
-            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, f"{repository}:{tag} was just removed")
+            raise _removed(repository, tag)
         return held.found(self._freshness.status(repository, tag, state, outcome, time.time()))
+
+
+def _removed(repository: Repository, tag: Tag) -> RegistryError:
+    return RegistryError(ErrorCode.MANIFEST_UNKNOWN, f"{repository}:{tag} was just removed")

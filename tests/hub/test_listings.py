@@ -60,7 +60,6 @@ async def hub(
         yield listings
     finally:
         await listings._lookout.close()
-        await listings._flights.close()
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ ONE_REPOSITORY = {
 EXTRAS = (
     *(f"{name}.return.test" for name in RETURNING),
     *(f"{name}.one.test" for name in ONE_REPOSITORY),
+    "gets.one.test",
     "limited.return.test",
     "unsuspected.test",
 )
@@ -318,6 +319,17 @@ class TestOneRepository:
         moved = registries.move(host)
         wait_until(lambda: _is(replica, registries.image(host), moved), "the moved tag is served", RETURN_SECONDS)
         assert "detail=stale-" in status(pull(replica, f"{host}/library/other:1"))
+
+
+def test_pull__only_gets_are_limited__tags_that_did_not_move_are_fresh(registries: Registries) -> None:
+    """A limit of manifests lets HEADs pass, as Docker Hub's does: it keeps no other tag from being asked about."""
+    host, replica = "gets.one.test", registries.replica
+    registries.move(host, "1", "library/other")
+    limited = Failure(429, kind="manifest", method="GET", retry_after="600")
+    registries.upstreams[host].dials.failures = [limited]
+    assert status(pull(replica, f"{host}/library/other:1")) == stale("429")
+    answer = pull(replica, registries.image(host))
+    assert (digest(answer), status(answer)) == (registries.digest(host), "layover; hit; ttl=N")
 
 
 @pytest.mark.parametrize("name", TROUBLES)

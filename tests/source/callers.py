@@ -20,7 +20,8 @@ from mirror.source.upstream import Proxies
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.authorization import Authorization
 from mirror.source.upstream.connections import Connections
-from mirror.source.upstream.credentials import Credential, Credentials, DaemonThreads
+from mirror.source.upstream.credentials import Credential, Credentials
+from mirror.source.upstream.daemons import DaemonThreads
 
 HOST = "registry.example"
 APP = Repository(HOST, "team/app")

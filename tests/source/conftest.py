@@ -24,7 +24,8 @@ from mirror.source.upstream import (
     UpstreamListings,
     UpstreamManifests,
 )
-from mirror.source.upstream.credentials import Credentials, DaemonThreads
+from mirror.source.upstream.credentials import Credentials
+from mirror.source.upstream.daemons import DaemonThreads
 from tests.upstream import Upstream
 
 HOST = "registry.example"

@@ -11,7 +11,7 @@ import pytest
 
 from mirror.oci.errors import Failure, RegistryError
 from mirror.oci.reference import Tag
-from mirror.source.upstream.credentials import DaemonThreads
+from mirror.source.upstream.daemons import DaemonThreads
 from mirror.source.upstream.names import Names
 from tests.source.conftest import APP, asking
 from tests.upstream import Upstream

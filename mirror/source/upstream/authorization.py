@@ -83,12 +83,14 @@ class Authorization:
             answer = await self._authenticator.send(ask, None)
         except RegistryError as error:
             if refused is not None and error.failure is Failure.CREDENTIALS:
+                refused.is_remembered = error.is_remembered
                 raise refused from None
             raise
         # Some registries hide what is private: their 404 is believed of a repository that is known to be public.
         is_closed = answer.status in {401, 403} or (answer.status == 404 and not self._authenticator.is_public(ask))
         if refused is not None and is_closed:
             answer.release()
+            refused.is_remembered = False
             raise refused
         return answer
 

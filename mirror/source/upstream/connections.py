@@ -16,7 +16,7 @@ from mirror.observe.metrics import HubMetrics
 from mirror.oci.errors import Failure
 from mirror.source.upstream import failures
 from mirror.source.upstream.ask import Ask
-from mirror.source.upstream.credentials.daemons import DaemonThreads
+from mirror.source.upstream.daemons import DaemonThreads
 from mirror.source.upstream.guard import GuardedResolver, Privacy, PrivateAddressError, is_address, is_private_literal
 from mirror.source.upstream.names import Names
 from mirror.source.upstream.proxies import Proxies

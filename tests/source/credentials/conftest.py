@@ -13,7 +13,8 @@ from structlog.typing import EventDict
 
 from mirror.config import Upstream
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.source.upstream.credentials import Credentials, DaemonThreads
+from mirror.source.upstream.credentials import Credentials
+from mirror.source.upstream.daemons import DaemonThreads
 from tests.source.credentials.cloud import Cloud
 
 HOST = "registry.example"

@@ -13,7 +13,8 @@ import pytest
 from structlog.typing import EventDict
 
 from mirror.config import Secret, Upstream
-from mirror.source.upstream.credentials import Credential, Credentials, DaemonThreads
+from mirror.source.upstream.credentials import Credential, Credentials
+from mirror.source.upstream.daemons import DaemonThreads
 from tests.source.credentials.conftest import HOST, Clock, Write, refusal, upstream
 
 ANSWER = """echo '{"ServerURL": "x", "Username": "user", "Secret": "hush"}'"""

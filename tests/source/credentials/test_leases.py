@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from structlog.typing import EventDict
 
-from mirror.source.upstream.credentials import DaemonThreads
 from mirror.source.upstream.credentials.credential import CredentialError
 from mirror.source.upstream.credentials.leases import Ask, Lease, Leases
+from mirror.source.upstream.daemons import DaemonThreads
 from tests.source.credentials.conftest import Clock
 
 LEASES = "mirror.source.upstream.credentials.leases"

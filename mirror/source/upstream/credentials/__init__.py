@@ -7,7 +7,6 @@ error.
 
 from mirror.source.upstream.credentials.credential import Credential
 from mirror.source.upstream.credentials.credentials import Credentials
-from mirror.source.upstream.credentials.daemons import DaemonThreads
 from mirror.source.upstream.credentials.requirements import check
 
-__all__ = ["Credential", "Credentials", "DaemonThreads", "check"]
+__all__ = ["Credential", "Credentials", "check"]

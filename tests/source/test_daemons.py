@@ -9,11 +9,11 @@ from concurrent.futures import Future
 
 import pytest
 
-from mirror.source.upstream.credentials import DaemonThreads
+from mirror.source.upstream.daemons import DaemonThreads
 
 HANGS = """
 import asyncio, threading
-from mirror.source.upstream.credentials import DaemonThreads
+from mirror.source.upstream.daemons import DaemonThreads
 from mirror.source.upstream.credentials.leases import Ask, Leases
 
 begun, end = threading.Event(), threading.Event()
