@@ -5,15 +5,21 @@ Label values come from closed sets: never a repository, tag, digest, client or p
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Registry = CollectorRegistry
 _FIRST_BYTE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ANSWER_LABELS = ("upstream", "kind", "outcome")
 _FILL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -28,38 +34,60 @@ class Sample(NamedTuple):
     value: float
 
 
-class DoorMetrics:
-    """What a door counts."""
+class DoorMetrics(Collector):
+    """What a door counts: plain numbers, made into series when somebody looks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "layover_requests", "Requests of clients.", ("upstream", "kind", "outcome"), registry=registry
-        )
-        self._bytes = Counter(
-            "layover_response_bytes", "Body bytes sent to clients.", ("upstream", "kind", "outcome"), registry=registry
-        )
-        self._first_byte = Histogram(
-            "layover_time_to_first_byte_seconds",
-            "From a request's arrival to the head of its answer.",
-            ("kind", "outcome"),
-            buckets=_FIRST_BYTE,
-            registry=registry,
-        )
-        self._children: dict[tuple[str, str, str], tuple[Counter, Counter, Histogram]] = {}
+        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        registry.register(self)
 
     def answered(self, upstream: str, kind: str, outcome: str, sent: int, first_byte: float) -> None:
-        """Count one answered request; `sent` in bytes, `first_byte` in seconds."""
+        """Count one answered request; `sent` in bytes, `first_byte` in seconds. One thread."""
         key = (upstream, kind, outcome)
-        children = self._children.get(key)
-        if children is None:
-            children = self._children[key] = (
-                self._requests.labels(*key),
-                self._bytes.labels(*key),
-                self._first_byte.labels(kind, outcome),
-            )
-        children[0].inc()
-        children[1].inc(sent)
-        children[2].observe(first_byte)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = _Tally()
+        tally.sent += sent
+        tally.seconds += first_byte
+        tally.counts[bisect_left(_FIRST_BYTE, first_byte)] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the series as they stand. Any thread."""
+        requests = CounterMetricFamily("layover_requests", "Requests of clients.", labels=_ANSWER_LABELS)
+        sent = CounterMetricFamily("layover_response_bytes", "Body bytes sent to clients.", labels=_ANSWER_LABELS)
+        first_bytes: dict[tuple[str, str], _Tally] = {}
+        for key, tally in list(self._tallies.items()):
+            requests.add_metric(key, sum(tally.counts))
+            sent.add_metric(key, tally.sent)
+            first_bytes.setdefault(key[1:], _Tally()).add(tally)
+        yield requests
+        yield sent
+        family = HistogramMetricFamily(
+            "layover_time_to_first_byte_seconds",
+            "From a request's arrival to the head of its answer.",
+            labels=_ANSWER_LABELS[1:],
+        )
+        for labels, tally in first_bytes.items():
+            bounds = map(floatToGoString, (*_FIRST_BYTE, math.inf))
+            family.add_metric(labels, list(zip(bounds, accumulate(tally.counts), strict=True)), tally.seconds)
+        yield family
+
+
+class _Tally:
+    """Answers of one kind: their body bytes, and in how many seconds how many of them began."""
+
+    __slots__ = ("counts", "seconds", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.seconds = 0.0
+        self.counts = [0] * (len(_FIRST_BYTE) + 1)
+
+    def add(self, other: _Tally) -> None:
+        """Take in what another one counted."""
+        self.sent += other.sent
+        self.seconds += other.seconds
+        self.counts = [sum(pair) for pair in zip(self.counts, other.counts, strict=True)]
 
 
 class HubMetrics:

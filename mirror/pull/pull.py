@@ -35,10 +35,21 @@ class Pull:
         Raises:
             RegistryError: what the client is to be told.
         """
-        found = self._held_manifest(repository, reference)
+        found = self.held_manifest(repository, reference)
         if found is None:
             found = await self._hub.manifest(repository, reference)
-        self._shelf.touch(found.digest)
+            self._shelf.touch(found.digest)
+        return found
+
+    def held_manifest(self, repository: Repository, reference: Reference) -> ManifestFound | None:
+        """Return a manifest that is held and fresh; None where the hub has to be asked.
+
+        Raises:
+            RegistryError: it may not be served.
+        """
+        found = self._look_up(repository, reference)
+        if found is not None:
+            self._shelf.touch(found.digest)
         return found
 
     async def blob(self, repository: Repository, digest: Digest) -> BlobBody:
@@ -109,7 +120,7 @@ class Pull:
         found = self._shelf.any_link(name)
         return found is not None and not found[1].is_guarded
 
-    def _held_manifest(self, repository: Repository, reference: Reference) -> ManifestFound | None:
+    def _look_up(self, repository: Repository, reference: Reference) -> ManifestFound | None:
         if isinstance(reference, Digest):
             link = self._shelf.link(repository, reference)
             body = None if link is None or link.media_type is None else self._shelf.manifest(reference)

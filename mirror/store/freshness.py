@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 
 from mirror.config import FreshnessSettings
 from mirror.config.globs import compile_globs
@@ -52,6 +51,6 @@ class Freshness:
     ) -> CacheStatus:
         """Return how an answer from a tag's state came about."""
         left = state.checked_at + self.ttl(repository, tag) - now
-        left = math.copysign(min(abs(left), _LONGEST), left)
-        ttl = min(int(left), -1) if outcome is Outcome.STALE else max(int(left), 0)
+        left = _LONGEST if left > _LONGEST else -_LONGEST if left < -_LONGEST else int(left)
+        ttl = min(left, -1) if outcome is Outcome.STALE else max(left, 0)
         return CacheStatus(outcome, ttl=ttl, age=max(0, int(now - state.checked_at)), failure=failure)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class Recent(Generic[Key, Value]):
     """A mapping that forgets its oldest entries once their weights add up to more than `bound`."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._weight = 0
-        self._entries: dict[str, tuple[Value, int]] = {}
+        self._entries: dict[Key, tuple[Value, int]] = {}
 
-    def get(self, key: str) -> Value | None:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    def get(self, key: Key) -> Value | None:
         """Return the value under `key`, None if there is none."""
         found = self._entries.get(key)
         return None if found is None else found[0]
 
-    def put(self, key: str, value: Value, weight: int = 1) -> None:
+    def put(self, key: Key, value: Value, weight: int = 1) -> None:
         """Remember `value`."""
         self.drop(key)
         self._entries[key] = (value, weight)
@@ -28,7 +33,7 @@ class Recent(Generic[Value]):
         while self._weight > self._bound:
             self.drop(next(iter(self._entries)))
 
-    def drop(self, key: str) -> None:
+    def drop(self, key: Key) -> None:
         """Forget what is under `key`."""
         found = self._entries.pop(key, None)
         if found is not None:

@@ -57,8 +57,8 @@ class Shelf:
         self._hides_index = False
         self._records: Index | IndexReader | None = None
         self._repositories: Index | IndexReader | None = None
-        self._recent: Recent[Record] = Recent(_RECENT_RECORDS)
-        self._hot: Recent[bytes] = Recent(_HOT_BYTES)
+        self._recent: Recent[str, Record] = Recent(_RECENT_RECORDS)
+        self._hot: Recent[Digest, bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
         self._lock = threading.Lock()
         self._used: dict[Digest, float] = {}
