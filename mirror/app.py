@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import ssl
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from mirror.admin import Admin
-from mirror.channel import HubServer, RemoteHub
+from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
@@ -41,6 +42,9 @@ from mirror.store.freshness import Freshness
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
+# What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
+_TRUST_SECONDS = 0.9
+_PAUSE_SECONDS = 0.05
 _SLACK_SECONDS = 5.0
 _LAST_REPORT_SECONDS = 2.0
 
@@ -146,14 +150,15 @@ class DoorApp:
             OSError: an address cannot be had.
         """
         server = self._settings.server
+        await self._open_index()
         await self._door.start(server.listen, shares_port=True)
-        reporting = asyncio.create_task(self._report_for_ever())
+        tasks = [asyncio.create_task(self._follow_for_ever()), asyncio.create_task(self._report_for_ever())]
         await stopping.wait()
         self._hub.expect_no_return()
         await self._door.stop(server.shutdown_grace)
-        reporting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, RegistryError):
-            await reporting
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         with contextlib.suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(_LAST_REPORT_SECONDS):
                 await self._report()
@@ -161,9 +166,26 @@ class DoorApp:
         self._shelf.close()
         self._pools.close()
 
+    async def _follow_for_ever(self) -> None:
+        """Show what the hub shows."""
+        seen = ""
+        while True:
+            asked_at = time.monotonic()
+            try:
+                changes = await self._hub.changes(seen)
+            except RegistryError:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            seen = follow(self._shelf, changes, asked_at)
+            if changes.is_anew or not self._shelf.is_open:
+                await self._open_index()
+
+    async def _open_index(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._shelf.follow(await loop.run_in_executor(self._pools.disk, self._shelf.readers))
+
     async def _report_for_ever(self) -> None:
         while True:
-            self._shelf.follow()
             with contextlib.suppress(RegistryError):
                 await self._report()
             await asyncio.sleep(_REPORT_SECONDS)
@@ -212,6 +234,15 @@ class Replica:
         await self._hub.stop()
         self._pools.close()
         self._log.info("stopped")
+
+
+def follow(shelf: Shelf, changes: Changes, asked_at: float) -> str:
+    """Have a door's shelf show what changed on the hub's, as asked on the monotonic clock; return what is seen now."""
+    if changes.is_anew:
+        shelf.start_over(hides_index=not changes.is_complete)
+    until = asked_at + _TRUST_SECONDS if changes.is_complete else -math.inf
+    has_room = shelf.catch_up(changes.rows, is_settled=changes.is_settled, until=until)
+    return changes.seen if has_room else ""
 
 
 def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext]:

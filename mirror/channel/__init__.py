@@ -10,6 +10,7 @@ from mirror.channel.client import RemoteHub
 from mirror.channel.protocol import (
     BlobFound,
     Body,
+    Changes,
     Filling,
     Hub,
     Listing,
@@ -24,6 +25,7 @@ from mirror.channel.server import HubServer
 __all__ = [
     "BlobFound",
     "Body",
+    "Changes",
     "Filling",
     "Hub",
     "HubServer",

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from mirror.channel import wire
-from mirror.channel.protocol import BlobFound, Body, Listing, ManifestFound, Progress
+from mirror.channel.protocol import BlobFound, Body, Changes, Listing, ManifestFound, Progress
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -95,6 +95,10 @@ class RemoteHub:
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `Hub`."""
         await self._call(wire.Report(door, list(samples), {str(key): when for key, when in used.items()}), type(None))
+
+    async def changes(self, seen: str) -> Changes:
+        """See `Hub`."""
+        return await self._call(wire.AskChanges(seen), Changes)
 
     async def read(self, stream: int) -> wire.StreamRead:
         """Return the next bytes of a stream."""

@@ -70,6 +70,22 @@ class Progress(msgspec.Struct, frozen=True):
     is_forgotten: bool = False
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """What changed on the hub's shelf since a door last asked; `seen` is what to ask with next.
+
+    `rows` are index rows by their key as the store writes them, None for one that is gone. `is_anew`: forget every row
+    that was remembered; these are all that the index does not show yet. `is_complete`: nothing else has changed; it is
+    false where more is to be asked for, or, if `is_anew`, where it is too much to be told: the index is not to be read.
+    `is_settled`: the index shows everything by now.
+    """
+
+    seen: str
+    rows: Mapping[str, bytes | None]
+    is_anew: bool = False
+    is_complete: bool = True
+    is_settled: bool = False
+
+
 class Listing(msgspec.Struct, frozen=True):
     """An upstream's answer to a listing, with the query of its next page if there is one."""
 
@@ -124,3 +140,6 @@ class Hub(Protocol):
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """Tell what a door of another process counted so far, and which digests it served and when."""
+
+    async def changes(self, seen: str) -> Changes:
+        """Return what changed since `seen`, at first empty; with nothing soon, if nothing changes."""

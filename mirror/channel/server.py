@@ -143,6 +143,8 @@ class _Connection:
             case wire.Report(door, samples, used):
                 value = None
                 await hub.report(door, samples, {Digest(key): when for key, when in used.items()})
+            case wire.AskChanges(seen):
+                value = await hub.changes(seen)
             case _:
                 value = await self._stream_step(question)
         return value

@@ -102,6 +102,12 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     used: dict[str, float]
 
 
+class AskChanges(msgspec.Struct, frozen=True, tag=True):
+    """`Hub.changes`."""
+
+    seen: str
+
+
 Question = (
     AskManifest
     | AskBlob
@@ -113,6 +119,7 @@ Question = (
     | AskTags
     | AskReferrers
     | Report
+    | AskChanges
 )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-from mirror.channel import BlobFound, Body, Listing, ManifestFound, Progress, Stream
+from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
 from mirror.config import Upstream, Upstreams
 from mirror.hub.blobs import Blobs
+from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.tags import Tags
@@ -40,6 +41,8 @@ class LocalHub:
         self._listings = listings
         self._visibility = visibility
         self._reports: dict[str, Sequence[Sample]] = {}
+        self._changes = ChangeLog(store.shelf)
+        store.on_change = self._changes.add
 
     async def close(self) -> None:
         """End what is under way; fills can be resumed."""
@@ -94,6 +97,10 @@ class LocalHub:
         """See `channel.Hub`."""
         self._reports[door] = samples
         self._store.shelf.add_used(used)
+
+    async def changes(self, seen: str) -> Changes:
+        """See `channel.Hub`."""
+        return await self._changes.after(seen)
 
     def reported(self) -> Iterable[Sequence[Sample]]:
         """Return what the doors of other processes counted; what a door counted before it died stays counted."""

@@ -17,6 +17,9 @@ DATABASE = "cache.db"
 _HUGE = 2**62
 _COUNT = "#"
 _SEAL_BYTES = 4
+# How long a look-up of a door may wait for whoever mends what a killed hub left.
+_READ_TIMEOUT = 0.25
+_KEYS_UNDER = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]
@@ -129,13 +132,53 @@ class Index:
         Raises:
             sqlite3.Error: the index is damaged.
         """
-        statement = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-        rows = self._cache._sql(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit))  # noqa: SLF001 - no public way
+        rows = self._cache._sql(_KEYS_UNDER, _bounds(prefix, limit))  # noqa: SLF001 - no public way
         return [key for (key,) in rows]
 
     def close(self) -> None:
         """Close this thread's connection."""
         self._cache.close()
+
+
+class IndexReader:
+    """An index that another process writes. Any thread; never writes, nor makes an index where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the index at `path`.
+
+        Raises:
+            sqlite3.Error: there is none.
+        """
+        uri = f"{(path / DATABASE).resolve().as_uri()}?mode=rw"  # what a killed writer left may need to be recovered
+        self._connection = sqlite3.connect(
+            uri, uri=True, timeout=_READ_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._connection.execute("PRAGMA query_only = 1")
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> bytes | None:
+        """See `Index`."""
+        row = self._connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        return None if row is None else _unsealed(key, row[0])
+
+    def keys(self) -> Iterable[str]:
+        """See `Index`."""
+        return [key for key in self.keys_under("") if key != _COUNT]
+
+    def keys_under(self, prefix: str, limit: int = -1) -> list[str]:
+        """See `Index`."""
+        return [key for (key,) in self._connection.execute(_KEYS_UNDER, _bounds(prefix, limit))]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _bounds(prefix: str, limit: int) -> tuple[str, str, int]:
+    return prefix, f"{prefix}{chr(sys.maxunicode)}", limit
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -114,6 +116,24 @@ def verdict_key(repository: str) -> str:
     return f"{VERDICTS}{repository}"
 
 
+def encode_row(row: TagState | Link | Verdict | None) -> bytes | None:
+    """Return an index row as it is written, None for one that is gone."""
+    return None if row is None else msgspec.msgpack.encode(row, enc_hook=str)
+
+
+def decode_row(key: str, value: bytes | None) -> TagState | Link | Verdict | None:
+    """Return what `encode_row` was given for a key."""
+    if value is None:
+        return None
+    row: TagState | Link | Verdict = msgspec.msgpack.decode(value, type=_KINDS[key[:2]], dec_hook=revive)
+    return row
+
+
 def revive(kind: type, text: Any) -> Any:
     """Return a value of one of our text types from its plain text: msgspec's `dec_hook`; `str` is the `enc_hook`."""
     return kind(text)
+
+
+_KINDS: Mapping[str, type[TagState | Link | Verdict]] = MappingProxyType(
+    {"t:": TagState, "l:": Link, VERDICTS: Verdict}
+)

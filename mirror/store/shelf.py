@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,21 @@ import msgspec
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.content import Content
-from mirror.store.index import DATABASE, Index
+from mirror.store.index import Index, IndexReader
 from mirror.store.recent import Recent
-from mirror.store.records import VERDICTS, Link, TagState, Verdict, link_key, links_prefix, revive, tag_key, verdict_key
+from mirror.store.records import (
+    VERDICTS,
+    Link,
+    TagState,
+    Verdict,
+    decode_row,
+    encode_row,
+    link_key,
+    links_prefix,
+    revive,
+    tag_key,
+    verdict_key,
+)
 
 RECORDS = "records"
 REPOSITORIES = "repositories"
@@ -26,24 +39,30 @@ _Kind = TypeVar("_Kind", TagState, Link, Verdict)
 _POSITION = "journal"
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
+_MOST_UNWRITTEN = 20_000
 
 
 class Shelf:
-    """Content, links and tags as they stand; the hub's own shelf also shows what is not yet written to the index."""
+    """Content, links and tags as they stand, written to the index or not.
+
+    The hub's own shelf is changed by `remember`. A door's in another process `follow`s the index and what the hub says
+    that changed, and believes its memory only as long as it has heard from the hub.
+    """
 
     def __init__(self, path: Path, *, remembers_tags: bool) -> None:
-        """Read the store under `path`; `remembers_tags` only where every change passes through this shelf."""
+        """Read the store under `path`; `remembers_tags` for ever only where every change passes through this shelf."""
         self.content = Content(path / "content")
         self._path = path / "index"
-        self._remembers_tags = remembers_tags
-        self._records: Index | None = None
-        self._repositories: Index | None = None
+        self._current_until = math.inf if remembers_tags else -math.inf
+        self._hides_index = False
+        self._records: Index | IndexReader | None = None
+        self._repositories: Index | IndexReader | None = None
         self._recent: Recent[str, Record] = Recent(_RECENT_RECORDS)
         self._hot: Recent[Digest, bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
         self._lock = threading.Lock()
         self._used: dict[Digest, float] = {}
-        self._file = 0
+        self.generation = 0
         self.unpublished: set[Digest] = set()
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
@@ -58,17 +77,57 @@ class Shelf:
         self._records = Index(self._path / RECORDS, checks=checks)
         self._repositories = Index(self._path / REPOSITORIES, checks=checks)
 
-    def follow(self) -> None:
-        """Open the index that the hub's process keeps, once there is one, and each that takes its place."""
+    def readers(self) -> tuple[IndexReader, IndexReader] | None:
+        """Open the index that the hub's process keeps; None while that is not complete. Blocks; any thread."""
+        opened: list[IndexReader] = []
         try:
-            file = (self._path / RECORDS / DATABASE).stat().st_ino
-            if file != self._file:
-                self.close()
-                self.open(checks=False)
-                self._file = file
-        except (OSError, sqlite3.Error):
-            # The hub is only just making it; until then it is asked for everything.
-            self.close()
+            opened = [IndexReader(self._path / RECORDS)]
+            opened.append(IndexReader(self._path / REPOSITORIES))
+            if opened[0].get(_POSITION):
+                return opened[0], opened[1]
+        except sqlite3.Error:
+            pass  # the hub is only just making it; until then it is asked for everything
+        for each in opened:
+            each.close()
+        return None
+
+    def follow(self, readers: tuple[IndexReader, IndexReader] | None) -> None:
+        """Read from an index that `readers` opened, in the place of any other."""
+        self.close()
+        if readers is not None:
+            self._records, self._repositories = readers
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an index to read from."""
+        return self._records is not None
+
+    def catch_up(self, rows: Mapping[str, bytes | None], *, is_settled: bool, until: float) -> bool:
+        """Show rows that the hub's process changed; False if they have become too many: start over.
+
+        `is_settled`: the index shows all of them by now. `until`, on the monotonic clock, nothing else has changed that
+        matters.
+        """
+        self.forget(rows)
+        with self._lock:
+            if is_settled:
+                self._unwritten = {}
+            else:
+                self._unwritten.update({key: decode_row(key, row) for key, row in rows.items()})
+        self._current_until = until
+        return len(self._unwritten) <= _MOST_UNWRITTEN
+
+    def start_over(self, *, hides_index: bool) -> None:
+        """Forget every row; `hides_index` while it cannot be told what the index does not show yet."""
+        self._recent = Recent(_RECENT_RECORDS)
+        self._unwritten = {}
+        self._current_until = -math.inf
+        self._hides_index = hides_index
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget what is remembered of rows that changed."""
+        for key in keys:
+            self._recent.drop(key)
 
     def close(self) -> None:
         """Close the index."""
@@ -177,10 +236,10 @@ class Shelf:
         """
         if self._records is None or self._repositories is None:
             self.open()
-        assert self._records is not None
-        assert self._repositories is not None
+        assert isinstance(self._records, Index)
+        assert isinstance(self._repositories, Index)
         self._repositories.write(dict.fromkeys(repositories, b""))
-        encoded = {key: None if row is None else msgspec.msgpack.encode(row, enc_hook=str) for key, row in rows.items()}
+        encoded = {key: encode_row(row) for key, row in rows.items()}
         self._records.write({**encoded, _POSITION: position.encode()})
         self.drop_unwritten(rows)
 
@@ -195,6 +254,16 @@ class Shelf:
                 if self._unwritten.get(key) is row:
                     self._unwritten.pop(key, None)
 
+    def unwritten(self) -> Mapping[str, Record | None]:
+        """Return the rows that the index does not show yet."""
+        with self._lock:
+            return dict(self._unwritten)
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether there is any row that the index does not show yet."""
+        return bool(self._unwritten)
+
     @property
     def position(self) -> str:
         """The journal's position that the index stands for; empty if it has none."""
@@ -203,18 +272,22 @@ class Shelf:
 
     def remove_index(self) -> None:
         """Delete the index, to be built anew."""
+        self.generation += 1
         self.close()
         Index.remove(self._path)
 
     def _record(self, key: str, kind: type[_Kind]) -> _Kind | None:
-        record = self._recent.get(key)
+        is_current = time.monotonic() < self._current_until or kind is Link
+        record = self._recent.get(key) if is_current else None
         if record is not None:
             return record if isinstance(record, kind) else None
         unwritten = self._unwritten.get(key, _ABSENT)
-        if unwritten is not _ABSENT:
+        if unwritten is not _ABSENT and (is_current or not isinstance(unwritten, TagState | Verdict)):
             return unwritten if isinstance(unwritten, kind) else None
         read = self._read(key, kind)
-        if read is not None and (self._remembers_tags or kind is Link):
+        if isinstance(unwritten, kind):
+            return _later(unwritten, read)
+        if read is not None and is_current:
             self._recent.put(key, read)
         return read
 
@@ -234,7 +307,7 @@ class Shelf:
 
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
         records = self._records
-        if records is None:
+        if records is None or self._hides_index:
             return None
         try:
             value = records.get(key)
@@ -248,3 +321,10 @@ class Shelf:
         if not self.is_damaged:
             self.is_damaged = True
             self.on_damage()
+
+
+def _later(one: _Kind, other: _Kind | None) -> _Kind:
+    """Return what was checked later: the index may lag behind the hub, as a door may that has not heard from it."""
+    if isinstance(one, Link) or other is None or isinstance(other, Link):
+        return one
+    return one if one.checked_at > other.checked_at else other

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mirror.store.partial import Partial, clear_leftovers
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
-from mirror.store.shelf import Shelf
+from mirror.store.shelf import Record, Shelf
 from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
@@ -54,6 +55,7 @@ class Store:
         self.objects = {"manifest": 0, "blob": 0}
         self.naming: set[Digest] = set()
         self.is_open = False
+        self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
         self._settings = settings
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
@@ -205,6 +207,7 @@ class Store:
         if rows:
             holds = None if isinstance(entry, Judged) else str(repository)
             self._writer.put(Change((entry,) if survives else (), rows, holds))
+            self.on_change(rows)
 
     async def _publish_manifest(self, digest: Digest, body: bytes) -> None:
         self.shelf.unpublished.add(digest)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from mirror.channel import Filling, Progress, Stream, Unstored, Whole
+from mirror.app import follow
+from mirror.channel import Changes, Filling, Progress, Stream, Unstored, Whole
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
+from mirror.store import Link, Shelf, TagState
+from mirror.store.records import tag_key
 from tests.channel.conftest import Bench, eventually
 from tests.chaos.filesystem import fill_up
 from tests.upstream import Failure as UpstreamFailure
@@ -494,3 +498,116 @@ async def test_report__is_taken(bench: Bench) -> None:
     await bench.hub.report("1-2", [sample], {digest: 1_700_000_000.5})
     await bench.hub.report("1-2", [sample._replace(value=5.0)], {})
     assert [list(each) for each in bench.local.reported()] == [[sample._replace(value=5.0)]]
+
+
+# Changes
+
+
+async def _changes(bench: Bench, seen: str) -> Changes:
+    return await asyncio.wait_for(bench.hub.changes(seen), _SECONDS)
+
+
+async def _door(bench: Bench) -> tuple[Shelf, str]:
+    """Return a shelf that shows what the hub's does, and what it has seen."""
+    shelf = Shelf(bench.disk / "store", remembers_tags=False)
+    return shelf, await _catch_up(bench, shelf, "")
+
+
+async def _catch_up(bench: Bench, shelf: Shelf, seen: str) -> str:
+    """Have a shelf show what the hub's shows by now, and return what it has seen."""
+    asked_at = time.monotonic()
+    changes = await _changes(bench, seen)
+    while not changes.is_complete:
+        changes = await _changes(bench, follow(shelf, changes, asked_at))
+    return follow(shelf, changes, asked_at)
+
+
+async def test_changes__a_new_door__everything_anew_and_then_nothing(bench: Bench) -> None:
+    first = await _changes(bench, "")
+    assert first.is_anew
+    again = await _changes(bench, first.seen)
+    assert (again.seen, again.rows, again.is_anew, again.is_complete) == (first.seen, {}, False, True)
+
+
+async def test_changes__what_no_hub_said__everything_anew(bench: Bench) -> None:
+    seen = (await _changes(bench, "")).seen
+    for nonsense in ("x", "0.0.0", f"{seen}1", f"0{seen}", seen.rpartition(".")[0]):
+        assert (await _changes(bench, nonsense)).is_anew, nonsense
+
+
+async def test_changes__come_at_once_and_in_order(bench: Bench) -> None:
+    bench.push_image(100)
+    seen = (await _changes(bench, "")).seen
+    waiting = [asyncio.ensure_future(bench.hub.changes(seen)) for _ in range(3)]
+    found = await bench.hub.manifest(bench.repository, Tag("1"))
+    for each in waiting:
+        changes = await each
+        while tag_key(str(bench.repository), "1") not in changes.rows:
+            assert not changes.is_anew
+            changes = await _changes(bench, changes.seen)
+    shelf, _ = await _door(bench)
+    state = shelf.tag(bench.repository, "1")
+    assert state is not None
+    assert state.digest == found.digest
+    assert shelf.link(bench.repository, found.digest) is not None
+
+
+async def test_changes__settle_once_they_are_written(bench: Bench) -> None:
+    bench.push_image(100)
+    await bench.hub.manifest(bench.repository, Tag("1"))
+    changes = await _changes(bench, "")
+    async with asyncio.timeout(_SECONDS):
+        while not changes.is_settled:
+            changes = await _changes(bench, changes.seen)
+    shelf = Shelf(bench.disk / "store", remembers_tags=False)
+    shelf.follow(shelf.readers())
+    assert shelf.tag(bench.repository, "1") is not None
+    shelf.close()
+
+
+async def test_changes__the_index_cannot_be_written__doors_show_them_nevertheless(bench: Bench) -> None:
+    image = bench.push_image(100)
+    await bench.hub.manifest(bench.repository, Tag("1"))
+    shelf, seen = await _door(bench)
+
+    def opens() -> bool:
+        shelf.follow(shelf.readers())
+        return shelf.is_open
+
+    await eventually(opens)
+    fill_up(bench.disk)
+    moved = TagState(Digest(image.manifests[0].digest), image.manifests[0].media_type, 1, time.time() + 1)
+    bench.local._store.set_tag(bench.repository, Tag("1"), moved)
+    seen = await _catch_up(bench, shelf, seen)
+    assert shelf.tag(bench.repository, "1") == moved
+    late, _ = await _door(bench)
+    assert late.tag(bench.repository, "1") == moved
+    bench.local._store.drop_tag(bench.repository, Tag("1"))
+    await _catch_up(bench, shelf, seen)
+    assert shelf.tag(bench.repository, "1") is None
+    shelf.close()
+
+
+async def test_changes__thousands_at_once__all_of_them(bench: Bench) -> None:
+    shelf, seen = await _door(bench)
+    digests = [Digest.of(str(number).encode()) for number in range(5_000)]
+    for digest in digests:
+        bench.local._store.link(bench.repository, digest, Link(None, True, 1))
+    await _catch_up(bench, shelf, seen)
+    assert all(shelf.link(bench.repository, digest) for digest in digests)
+
+
+async def test_changes__more_than_are_kept__everything_anew(bench: Bench) -> None:
+    seen = (await _changes(bench, "")).seen
+    for number in range(12_000):  # of two rows each: the repository's and its upstream's
+        bench.local._store.link(bench.repository, Digest.of(str(number).encode()), Link(None, True, 1))
+    assert (await _changes(bench, seen)).is_anew
+
+
+async def test_changes__the_index_is_built_anew__everything_anew(bench: Bench) -> None:
+    seen = (await _changes(bench, "")).seen
+    bench.local._store.shelf.is_damaged = True
+    bench.local._store.shelf.on_damage()
+    async with asyncio.timeout(_SECONDS):
+        while not (changes := await bench.hub.changes(seen)).is_anew:
+            seen = changes.seen

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.channel import BlobFound, HubServer, Listing, ManifestFound, Progress, RemoteHub, Stream, Whole
+from mirror.channel import BlobFound, Changes, HubServer, Listing, ManifestFound, Progress, RemoteHub, Stream, Whole
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
@@ -70,6 +70,9 @@ class _Stub:
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         return
+
+    async def changes(self, seen: str) -> Changes:
+        return Changes(seen, {})
 
     async def _wait(self) -> None:
         self.waiting += 1

@@ -423,7 +423,7 @@ def test_doors_decide__while_the_hub_is_stopped(registry: Upstream, stock: Stock
 
         until(lambda: decide(public, 200, 206) and decide(private, 403), "it is found out")
         shelf = Shelf(family.replica.store, remembers_tags=False)
-        shelf.follow()
+        shelf.follow(shelf.readers())
         until(lambda: len(shelf.verdicts()) == 2, "it is written down")
         shelf.close()
         hub = family.hub

@@ -54,11 +54,11 @@ class TestVerdicts:
         async with opened(path, MEMBER) as store:
             store.judge(REPOSITORY, PUBLIC)
         shelf = Shelf(path, remembers_tags=False)
-        shelf.follow()
+        shelf.follow(shelf.readers())
         assert shelf.verdict(REPOSITORY) == PUBLIC
         async with opened(path, MEMBER) as store:
             store.judge(REPOSITORY, PRIVATE)
-        shelf.follow()
+        shelf.follow(shelf.readers())
         assert shelf.verdict(REPOSITORY) == PRIVATE
         assert shelf.verdicts() == {str(REPOSITORY): PRIVATE}
         shelf.close()
