@@ -96,8 +96,8 @@ class HubApp:
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
 
-    async def run(self, stopping: asyncio.Event, socket: Path) -> None:
-        """Answer the doors of other processes over `socket` until `stopping` is set.
+    async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
+        """Answer `doors` of other processes over `socket` until `stopping` is set.
 
         Raises:
             StoreError: the store cannot be used.
@@ -105,10 +105,10 @@ class HubApp:
         """
         is_ready = False
 
-        def count(doors: int) -> None:
+        def count(connected: int) -> None:
             """Be ready once every door listens, as each does before it connects, and then as long as one is there."""
             nonlocal is_ready
-            is_ready = not stopping.is_set() and doors >= (1 if is_ready else self._settings.server.workers)
+            is_ready = not stopping.is_set() and connected >= (1 if is_ready else doors)
             self.admin.set_ready(is_ready=is_ready)
 
         await self.start()
