@@ -95,6 +95,8 @@ class Parent:
                 self._log.error("a process ended and is started again", process=kind, pid=pid, ended=ended)
                 time.sleep(0 if lived > _SHORTEST_LIFE else _PAUSE)
                 self._start(kind)
+        if not code:
+            self._log.info("stopped")
         return code
 
     def _start(self, kind: str) -> None:
@@ -215,6 +217,8 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
         if (folder / _SOCKET).is_socket():
             (folder / _SOCKET).unlink()
+        for counters in folder.glob("counters*"):
+            counters.unlink()
         folder.rmdir()
 
 
