@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from mirror.hub.manifests import Manifests
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
+from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
 from mirror.registry import Door
@@ -96,30 +96,45 @@ class HubApp:
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
 
-    async def run(self, stopping: asyncio.Event, socket: Path) -> None:
-        """Answer the doors of other processes over `socket` until `stopping` is set.
+    async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
+        """Answer `doors` of other processes over `socket` until `stopping` is set.
 
         Raises:
             StoreError: the store cannot be used.
             OSError: an address cannot be had.
         """
-        is_ready = False
+        is_ready, was_ready = False, False
 
-        def count(doors: int) -> None:
+        def count(connected: int) -> None:
             """Be ready once every door listens, as each does before it connects, and then as long as one is there."""
-            nonlocal is_ready
-            is_ready = not stopping.is_set() and doors >= (1 if is_ready else self._settings.server.workers)
+            nonlocal is_ready, was_ready
+            is_ready = not stopping.is_set() and connected >= (1 if is_ready else doors)
             self.admin.set_ready(is_ready=is_ready)
+            if is_ready and not was_ready:
+                was_ready = True
+                log_serving(self._settings)
 
+        counters = socket.with_name("counters")
+        self.hub.tally.load(counters)
+        self.admin.on_shown = lambda: self.hub.tally.save(counters, samples(self.registry))
         await self.start()
         server = HubServer(self.hub, socket, count)
         await server.start()
+        keeping = asyncio.create_task(self._keep_counters())
         await stopping.wait()
+        log_stopping(self._settings)
+        keeping.cancel()
         self.admin.set_ready(is_ready=False)
         await server.drained(self._settings.server.shutdown_grace + _SLACK_SECONDS)
         await server.stop()
         await self.stop()
         self._pools.close()
+
+    async def _keep_counters(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            await loop.run_in_executor(self._pools.disk, self.admin.on_shown)
 
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
@@ -139,7 +154,7 @@ class DoorApp:
         self._hub = RemoteHub(socket)
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
-        self._name = f"{os.getpid()}-{time.time_ns()}"
+        self._name = process_name()
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings.upstreams)
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
 
@@ -226,9 +241,9 @@ class Replica:
         await self._hub.start()
         await self._door.start(server.listen)
         self._hub.admin.set_ready(is_ready=True)
-        self._log.info("serving", listen=[str(each) for each in server.listen], admin=str(server.admin_listen))
+        log_serving(self._settings)
         await stopping.wait()
-        self._log.info("stopping", grace=float(server.shutdown_grace))
+        log_stopping(self._settings)
         self._hub.admin.set_ready(is_ready=False)
         await self._door.stop(server.shutdown_grace)
         await self._hub.stop()
@@ -243,6 +258,18 @@ def follow(shelf: Shelf, changes: Changes, asked_at: float) -> str:
     until = asked_at + _TRUST_SECONDS if changes.is_complete else -math.inf
     has_room = shelf.catch_up(changes.rows, is_settled=changes.is_settled, until=until)
     return changes.seen if has_room else ""
+
+
+def log_serving(settings: Settings) -> None:
+    """Say that clients are answered, and where."""
+    server = settings.server
+    log = structlog.get_logger("layover")
+    log.info("serving", listen=[str(each) for each in server.listen], admin=str(server.admin_listen))
+
+
+def log_stopping(settings: Settings) -> None:
+    """Say that the end was asked for."""
+    structlog.get_logger("layover").info("stopping", grace=float(settings.server.shutdown_grace))
 
 
 def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext]:

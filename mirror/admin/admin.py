@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from importlib.metadata import version
 
@@ -26,6 +27,7 @@ class Admin:
         self._counted = counted
         self._pool = pool
         self._is_ready = False
+        self.on_shown: Callable[[], None] = lambda: None  # called in a thread, before metrics are sent
         self._runner: web.AppRunner | None = None
         counted.build_info.labels(version("layover")).set(1)
 
@@ -58,9 +60,13 @@ class Admin:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._gauge()
-        reported = list(self._hub.reported())
-        body = await asyncio.get_running_loop().run_in_executor(self._pool, metrics.render, self._registry, reported)
+        body = await asyncio.get_running_loop().run_in_executor(self._pool, self._render)
         return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    def _render(self) -> bytes:
+        body = metrics.render(self._registry, self._hub.tally.groups())
+        self.on_shown()
+        return body
 
     def _gauge(self) -> None:
         """Read the store's gauges; everything else is counted where it happens."""

@@ -4,6 +4,7 @@ May import: `oci`. Callers may rely on: a `Settings` is complete and valid; nobo
 environment or the file.
 """
 
+from mirror.config.cores import usable_cores
 from mirror.config.load import ConfigError, load
 from mirror.config.settings import Access as AccessSettings
 from mirror.config.settings import Freshness as FreshnessSettings
@@ -25,4 +26,5 @@ __all__ = [
     "Upstream",
     "Upstreams",
     "load",
+    "usable_cores",
 ]

@@ -18,7 +18,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = (Address("0.0.0.0", 5000),)  # noqa: S104 - a mirror is there for other machines
     admin_listen: Address = Address("127.0.0.1", 5001)
-    # One door in the hub's process for 0 and 1, else so many doors in processes of their own.
+    # 0: one door a core, at most 4. One door shares its process with the hub, several have processes of their own.
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     shutdown_grace: Duration = Duration(30)
 

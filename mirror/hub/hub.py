@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
 from mirror.config import Upstream, Upstreams
@@ -13,6 +13,7 @@ from mirror.hub.manifests import Manifests
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
+from mirror.observe.tally import Tally
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Reference, Repository
@@ -40,7 +41,7 @@ class LocalHub:
         self._blobs = blobs
         self._listings = listings
         self._visibility = visibility
-        self._reports: dict[str, Sequence[Sample]] = {}
+        self.tally = Tally()
         self._changes = ChangeLog(store.shelf)
         store.on_change = self._changes.add
 
@@ -95,16 +96,12 @@ class LocalHub:
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `channel.Hub`."""
-        self._reports[door] = samples
+        self.tally.put(door, samples)
         self._store.shelf.add_used(used)
 
     async def changes(self, seen: str) -> Changes:
         """See `channel.Hub`."""
         return await self._changes.after(seen)
-
-    def reported(self) -> Iterable[Sequence[Sample]]:
-        """Return what the doors of other processes counted; what a door counted before it died stays counted."""
-        return list(self._reports.values())
 
     async def _listing(self, listed: Listed) -> Listing:
         upstream = self._upstream(listed.repository)

@@ -93,8 +93,8 @@ class BlobBody:
         Raises:
             RegistryError: the fill or the stream failed, or the rest would be of something else than what was sent.
         """
-        offset = start
-        for _ in range(_MOST_LOST_FILLS):
+        offset, lost = start, 0
+        while lost < _MOST_LOST_FILLS:
             if self._descriptor < 0:
                 async for piece in self._through(start, offset, stop):
                     yield piece
@@ -102,9 +102,10 @@ class BlobBody:
             if self._fill is None:
                 yield FilePiece(self._descriptor, offset, self._end(stop))
                 return
+            lost += 1
             async for part in self._followed(offset, stop):
                 yield part
-                offset = part.stop
+                offset, lost = part.stop, 0
             if stop is not None and offset >= stop:
                 return
             if self._fill is not None:

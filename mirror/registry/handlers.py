@@ -45,6 +45,7 @@ class Handlers:
     def __init__(self, pull: Pull, disk: Executor) -> None:
         self._pull = pull
         self._disk = disk
+        self._turn = asyncio.Lock()
 
     async def answer(self, request: web.BaseRequest, target: Target) -> Answer:
         """Return the answer to a GET or HEAD.
@@ -136,7 +137,7 @@ class Handlers:
             response.force_close()
         else:
             response.content_length = body.size
-        async with Transmission(request, response, self._disk) as transmission:
+        async with Transmission(request, response, self._disk, self._turn) as transmission:
             await transmission.send(body.pieces(0, body.size))
         return _sent(response, outcome, transmission)
 
@@ -152,7 +153,7 @@ class Handlers:
         await body.confirm(spans[0].start)
         response = web.StreamResponse(status=206, headers=headers)
         response.content_length = length
-        async with Transmission(request, response, self._disk) as transmission:
+        async with Transmission(request, response, self._disk, self._turn) as transmission:
             for place, span in enumerate(spans):
                 if parts is not None:
                     await transmission.write(parts.heads[place])

@@ -1,4 +1,4 @@
-"""Sending a body: files by sendfile in slices past the transport, so that one download starves nobody."""
+"""Sending a body: files by sendfile past the transport, a slice a turn, so that downloads starve nobody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _STALLED_SECONDS = 300.0
 class Transmission:
     """One answer whose body is sent piece by piece. A client that is gone, or takes nothing, ends it."""
 
-    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor) -> None:
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor, turn: asyncio.Lock) -> None:
+        """Prepare to send; `turn` is shared by all that send, so that each turn of the event loop has one slice."""
+        self._turn = turn
         self._request = request
         self._response = response
         self._disk = disk
@@ -95,16 +97,23 @@ class Transmission:
             length = min(SLICE, piece.stop - offset)
             if not _is_cached(piece.descriptor, offset + length - 1):
                 await self._loop.run_in_executor(self._disk, _read_ahead, piece.descriptor, offset, length)
-            try:
-                count = os.sendfile(self._socket, piece.descriptor, offset, length)
-            except BlockingIOError:
-                await self._writable()
-                continue
-            if count == 0:
-                raise ConnectionError("the file is shorter than it was")
+            count = await self._send_slice(piece.descriptor, offset, length)
             offset += count
             self.sent += count
+            if count < length:
+                await self._writable()
+
+    async def _send_slice(self, descriptor: int, offset: int, length: int) -> int:
+        """Send what the kernel takes now of a slice, and return how much that was."""
+        async with self._turn:
+            try:
+                count = os.sendfile(self._socket, descriptor, offset, length)
+            except BlockingIOError:
+                return 0
+            if count == 0:
+                raise ConnectionError("the file is shorter than it was")
             await asyncio.sleep(0)
+            return count
 
     async def _flush(self) -> None:
         """Wait until the transport holds nothing back, then take its socket: bytes must not overtake one another."""

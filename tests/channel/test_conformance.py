@@ -497,7 +497,7 @@ async def test_report__is_taken(bench: Bench) -> None:
     )
     await bench.hub.report("1-2", [sample], {digest: 1_700_000_000.5})
     await bench.hub.report("1-2", [sample._replace(value=5.0)], {})
-    assert [list(each) for each in bench.local.reported()] == [[sample._replace(value=5.0)]]
+    assert [list(each) for each in bench.local.tally.groups()] == [[sample._replace(value=5.0)]]
 
 
 # Changes

@@ -17,7 +17,7 @@ _CLIENTS = 50
 _LONGEST_PAUSE = 1.0
 
 
-@pytest.fixture(params=["0", "2"], ids=["one process", "two doors"])
+@pytest.fixture(params=["1", "2"], ids=["one process", "two doors"])
 def replica(request: pytest.FixtureRequest, upstream: Upstream, tmp_path: Path) -> Iterator[Replica]:
     settings = {"LAYOVER_SERVER__WORKERS": request.param}
     with Replica(tmp_path / "store", upstreams={"docker.io": upstream.url}, settings=settings) as running:

@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(params=["0", "2"], ids=["one process", "two doors"])
+@pytest.fixture(params=["1", "2"], ids=["one process", "two doors"])
 def start(request: pytest.FixtureRequest, disk: Path, upstream: Upstream, tmp_path: Path) -> Start:
     """Return what starts a replica that may take all of a small file system, its log elsewhere."""
     settings = {

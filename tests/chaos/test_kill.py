@@ -135,7 +135,7 @@ def test_stop__a_long_grace__the_reader_gets_everything(upstream: Upstream, tmp_
     size = 12 * MIB
     digest = upstream.push_random_blob("library/graceful", size)
     upstream.dials.blob_rate = _RATE
-    for workers in ("0", "2"):
+    for workers in ("1", "2"):
         store = tmp_path / f"store{workers}"
         settings = {"LAYOVER_SERVER__WORKERS": workers}
         with Replica(store, upstreams={"docker.io": upstream.url}, settings=settings) as replica:

@@ -1,4 +1,4 @@
-"""A replica with two doors, its processes known by what they hold open."""
+"""A replica with several doors, its processes known by what they hold open."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ class Family:
         command: tuple[str, ...] = COMMAND,
     ) -> None:
         workers = {"LAYOVER_SERVER__WORKERS": "2", **(settings or {})}
+        self._doors = int(workers["LAYOVER_SERVER__WORKERS"])
         self.replica = Replica(store, upstreams={"docker.io": upstream.url}, settings=workers, command=command)
         self._seen: set[int] = set()
 
@@ -87,8 +88,8 @@ class Family:
         return self.children - {self.hub}
 
     def is_whole(self) -> bool:
-        """Tell whether a hub and two doors run."""
-        return self.hub is not None and len(self.doors) == 2
+        """Tell whether a hub and all doors run."""
+        return self.hub is not None and len(self.doors) == self._doors
 
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection to one of the doors, made."""
@@ -124,6 +125,17 @@ class Family:
 
         until(is_held, "a door holds the other end")
         return holders[0]
+
+    def doors_by_port(self) -> dict[int, int]:
+        """Return the door of every connection that a door has accepted, by the client's port."""
+        sockets = {name: pid for pid in self.doors for name in open_files(pid) if name.startswith("socket:")}
+        found = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            local, remote = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
+            if local == self.replica.port and f"socket:[{fields[9]}]" in sockets:
+                found[remote] = sockets[f"socket:[{fields[9]}]"]
+        return found
 
     def _holders(self, port: int) -> Iterator[int]:
         """Yield the door that holds the connection from a client's port."""

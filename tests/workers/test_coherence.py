@@ -19,7 +19,8 @@ from mirror.config.settings import Server
 from mirror.config.units import Address, Size
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store import Link, Store, TagState
+from mirror.store import Link, Shelf, Store, TagState
+from mirror.store.records import encode_row, tag_key
 from tests.channel.conftest import eventually
 from tests.chaos.filesystem import fill_up, small
 from tests.replica import free_port
@@ -169,6 +170,33 @@ async def test_hear_of__a_hub_that_knows_otherwise(doors: Doors) -> None:
     doors.hub.hub._changes._boot = "another"
     await doors.server.start()
     await doors.wait((200, OLD), 2.0)
+
+
+async def test_believe_the_index__once_the_hub_was_not_heard_from_for_long(doors: Doors) -> None:
+    doors.point(OLD, age=10)
+    await doors.settle()
+    shelf = Shelf(doors.store.path, remembers_tags=False)
+    shelf.follow(shelf.readers())
+    now = time.monotonic()
+    assert shelf.catch_up({}, is_settled=True, until=now + SECONDS)
+    assert _digest(shelf) == Digest.of(OLD)
+    doors.point(NEW)
+    await doors.settle()
+    assert _digest(shelf) == Digest.of(OLD), "it believes what it remembers"
+    assert shelf.catch_up({}, is_settled=False, until=now)
+    assert _digest(shelf) == Digest.of(NEW)
+    told = {tag_key(str(REPOSITORY), "1"): encode_row(TagState(Digest.of(OLD), MEDIA_TYPE, 10, time.time() - 5))}
+    assert shelf.catch_up(told, is_settled=False, until=now)
+    assert _digest(shelf) == Digest.of(NEW), "what it was told is older than the index"
+    told = {tag_key(str(REPOSITORY), "1"): encode_row(TagState(Digest.of(OLD), MEDIA_TYPE, 10, time.time() + 5))}
+    assert shelf.catch_up(told, is_settled=False, until=now)
+    assert _digest(shelf) == Digest.of(OLD), "what it was told is not yet in the index"
+    shelf.close()
+
+
+def _digest(shelf: Shelf) -> Digest | None:
+    state = shelf.tag(REPOSITORY, "1")
+    return None if state is None else state.digest
 
 
 def _hold(store: Store) -> None:

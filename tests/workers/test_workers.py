@@ -127,6 +127,31 @@ class TestTogether:
         )
         assert family.replica.metric("layover_upstream_bytes_total") >= image.size
 
+    def test_count__never_backwards__though_hub_and_doors_die(self, family: Family, image: Image) -> None:
+        pull(family, image)
+        counted = {"layover_requests_total": float(len(targets(image))), "layover_upstream_requests_total": 1.0}
+
+        def shows(least: dict[str, float]) -> bool:
+            try:
+                found = {name: family.replica.metric(name, upstream="docker.io") for name in least}
+            except OSError:
+                return False  # the hub is away
+            assert all(found[name] >= shown.get(name, 0.0) for name in found), (found, shown)
+            shown.update(found)
+            return all(found[name] >= value for name, value in least.items())
+
+        shown: dict[str, float] = {}
+        until(lambda: shows(counted), "what doors and hub counted is shown")
+        for _ in range(3):
+            for victim in (min(family.doors), family.hub):
+                assert victim is not None
+                os.kill(victim, signal.SIGKILL)
+                until(lambda: shows(dict(shown)) and family.is_whole(), "another took its place")
+            pull(family, image)
+            counted["layover_requests_total"] += len(targets(image))
+            until(lambda: shows(counted), "nothing is lost")
+        assert shown["layover_requests_total"] == counted["layover_requests_total"]
+
     def test_remember_last_use(self, family: Family, image: Image) -> None:
         pull(family, image)
         content = Content(family.replica.store / "content")

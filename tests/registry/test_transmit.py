@@ -1,0 +1,91 @@
+"""Bodies of files: sent a slice at a time, and one slice a turn of the event loop, however many are sent at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mirror.config import Settings
+from mirror.config.units import Address
+from mirror.observe.metrics import DoorMetrics, new_registry
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.pull import Pull
+from mirror.registry import Door
+from mirror.registry.transmit import SLICE
+from mirror.store import Link, Shelf
+from mirror.store.freshness import Freshness
+from mirror.store.records import link_key
+from tests.replica import free_port
+
+_SECONDS = 20.0
+_READERS = 8
+_BLOB = os.urandom(SLICE) * 8
+_DIGEST = Digest.of(_BLOB)
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    """Return the port of a door that holds the blob."""
+    settings = Settings()
+    shelf = Shelf(tmp_path, remembers_tags=True)
+    path = Path(shelf.content.path(_DIGEST))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(_BLOB)
+    repository = Repository("docker.io", "library/app")
+    shelf.remember({link_key(str(repository), _DIGEST): Link(None, is_blob=True, size=len(_BLOB))})
+    pull = Pull(shelf, None, Freshness(settings.freshness), settings.upstreams)  # type: ignore[arg-type]
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        door = Door(settings, pull, DoorMetrics(new_registry()), pool)
+        await door.start([Address("127.0.0.1", port)])
+        yield port
+        await door.stop(0)
+
+
+async def _read(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /v2/library/app/blobs/{_DIGEST} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    body = await reader.readexactly(len(_BLOB))
+    writer.close()
+    return body
+
+
+async def test_sends_one_slice_a_turn__to_many(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    turn, sent = 0, Counter[int]()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        counting[0] = loop.call_soon(count)
+
+    def spy(out: int, source: int, offset: int, length: int) -> int:
+        taken = sendfile(out, source, offset, length)
+        sent[turn] += taken
+        return taken
+
+    sendfile = os.sendfile
+    monkeypatch.setattr(os, "sendfile", spy)
+    counting = [loop.call_soon(count)]
+    async with asyncio.timeout(_SECONDS):
+        bodies = await asyncio.gather(*(_read(port) for _ in range(_READERS)))
+    counting[0].cancel()
+    assert all(body == _BLOB for body in bodies)
+    assert sum(sent.values()) == _READERS * len(_BLOB)
+    assert max(sent.values()) <= SLICE
+
+
+async def test_sends_to_others__while_one_takes_nothing(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as idle:
+        idle.sendall(f"GET /v2/library/app/blobs/{_DIGEST} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        async with asyncio.timeout(_SECONDS):
+            assert await _read(port) == _BLOB
