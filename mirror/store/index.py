@@ -24,6 +24,8 @@ _RAW = diskcache.core.MODE_RAW
 # are mapped would count as this process's own.
 _CACHE_KIB = 1024
 _BULK_CACHE_KIB = 64 * 1024
+_LOG_PAGES = 1000
+_BULK_LOG_PAGES = 16_000
 _LONGEST_LOG = 16 * 2**20
 _STEPS_BETWEEN_LOOKS = 100_000
 _UPSERT = (
@@ -132,8 +134,8 @@ class IndexReader:
 class Index(IndexReader):
     """The index as the one process that writes it has it. Reads from any thread; writes from one."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the index, making it if there is none.
+    def __init__(self, path: Path, *, is_aside: bool = False) -> None:
+        """Open the index, making it if there is none; `is_aside` where a power loss may take it.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
@@ -152,6 +154,8 @@ class Index(IndexReader):
                     sqlite_mmap_size=0,
                     sqlite_cache_size=-_CACHE_KIB,
                     sqlite_journal_size_limit=_LONGEST_LOG,
+                    sqlite_wal_autocheckpoint=_LOG_PAGES,
+                    sqlite_synchronous=0 if is_aside else 1,
                 )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # It believes whatever stands in its table of settings.
@@ -187,6 +191,7 @@ class Index(IndexReader):
         """
         with _as_sqlite():
             self._cache.reset("sqlite_cache_size", -(_BULK_CACHE_KIB if is_bulk else _CACHE_KIB))
+            self._cache.reset("sqlite_wal_autocheckpoint", _BULK_LOG_PAGES if is_bulk else _LOG_PAGES)
 
     def write(self, rows: Mapping[str, bytes | None]) -> None:
         """Set rows, or delete those whose value is None; all or nothing.

@@ -15,7 +15,8 @@ from mirror.store.journal import Journal, Position
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, link_key, tag_key, verdict_key
 from mirror.store.shelf import Record, Shelf
 
-_BATCH = 2_000
+# Rows in one transaction: many of them fall on the same page.
+_BATCH = 20_000
 _POSITION = "journal"
 _CHILDREN = "children"
 _RowsOf = Callable[[Entry], Iterable[tuple[str, Record | None]]]
@@ -155,7 +156,7 @@ class Recovery:
         fresh = Shelf(self._path, remembers_tags=False, index="index.new")
         fresh.remove_index()
         try:
-            fresh.open()
+            fresh.open(is_aside=True)
             fresh.expect_bulk(is_bulk=True)
             for batch in self._batches(0, self._told_rows, fresh):
                 marks = {_POSITION: str(self._journal.position(batch.end)), _CHILDREN: "0"}

@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.content import Content
+from mirror.store.content import Content, sync
 from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
 from mirror.store.records import VERDICTS, Link, TagState, Verdict, link_key, links_prefix, revive, tag_key, verdict_key
@@ -47,15 +47,15 @@ class Shelf:
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
 
-    def open(self) -> None:
-        """Open the index for writing, making it if there is none.
+    def open(self, *, is_aside: bool = False) -> None:
+        """Open the index for writing, making it if there is none; `is_aside` where a power loss may take it.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the disk is full or broken.
         """
-        self._records = Index(self._path / RECORDS)
-        self._repositories = Index(self._path / REPOSITORIES)
+        self._records = Index(self._path / RECORDS, is_aside=is_aside)
+        self._repositories = Index(self._path / REPOSITORIES, is_aside=is_aside)
 
     def expect_bulk(self, *, is_bulk: bool) -> None:
         """Take more memory while much is written to the index, or give it back. Blocks; the thread that writes.
@@ -88,6 +88,8 @@ class Shelf:
             OSError: the disk is full or broken.
         """
         other.close()
+        for name in (RECORDS, REPOSITORIES):
+            sync(other._path / name / DATABASE)
         self.remove_index()
         other._path.replace(self._path)
         self.open()

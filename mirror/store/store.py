@@ -172,6 +172,7 @@ class Store:
 
     async def _check_index(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.disk, self._recovery.check, lambda: self._is_closing)
+        self._writer.wake()
 
     async def _count(self) -> None:
         """Count what lies in the store: that can take long where there is much."""
