@@ -18,6 +18,7 @@ import diskcache
 DATABASE = "cache.db"
 _HUGE = 2**62
 _COUNT = "#"
+_MOST_KEYS = 500
 _SEAL_BYTES = 4
 _RAW = diskcache.core.MODE_RAW
 # Of each connection, of which every thread has one. The kernel keeps the file for all processes together; pages that
@@ -97,6 +98,22 @@ class IndexReader:
             return None
         mode, filename, row = found
         return _unsealed(key, self._disk.fetch(mode, filename, row, read=False))
+
+    def get_all(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the values under `keys`, of those that are there.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = {}
+        wanted = sorted(keys)
+        for first in range(0, len(wanted), _MOST_KEYS):
+            some = wanted[first : first + _MOST_KEYS]
+            places = ",".join("?" * len(some))
+            statement = f"SELECT key, mode, filename, value FROM Cache WHERE raw = 1 AND key IN ({places})"  # noqa: S608 - of places alone
+            for key, mode, filename, row in self._read(statement, tuple(some)):
+                found[key] = _unsealed(key, self._disk.fetch(mode, filename, row, read=False))
+        return found
 
     def keys(self) -> Iterable[str]:
         """Yield every key in ascending order.
@@ -200,11 +217,11 @@ class Index(IndexReader):
             sqlite3.Error: nothing was written.
         """
         now = time.time()
-        sealed = []
-        for key, value in rows.items():
-            if value is not None:
-                _, mode, _, row = self._disk.store(value, read=False, key=self._disk.put(key)[0])
-                sealed.append((key, now, now, mode, row))
+        sealed = [
+            (self._disk.put(key)[0], now, now, _RAW, self._disk.store(value, read=False, key=key)[3])
+            for key, value in sorted(rows.items())
+            if value is not None
+        ]
         # diskcache's own way to set a row takes five statements each, and an index built anew has a million rows.
         with _as_sqlite(), self._cache.transact():
             connection = self._cache._con  # noqa: SLF001 - no public way

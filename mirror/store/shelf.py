@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -239,9 +239,17 @@ class Shelf:
             if link is not None:
                 yield Digest(key.removeprefix(prefix)), link
 
-    def stored_link(self, key: str) -> Link | None:
-        """Return the link that is written under a row's key. Blocks; any thread."""
-        return self._read(key, Link)
+    def written_links(self, keys: Iterable[str]) -> dict[str, Link]:
+        """Return the links that are written under rows' keys, of those that are there. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = {} if self._records is None else self._records.get_all(keys)
+        try:
+            return {key: msgspec.msgpack.decode(value, type=Link, dec_hook=revive) for key, value in found.items()}
+        except (msgspec.DecodeError, ValueError) as error:
+            raise sqlite3.DatabaseError("a link in the index that is none") from error
 
     def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
         """Give up rows that will never be written."""
