@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -15,7 +16,8 @@ class Recent(Generic[Key, Value]):
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._weight = 0
-        self._entries: dict[Key, tuple[Value, int]] = {}
+        # A plain dict looks for its oldest entry past all that were dropped before.
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
 
     def __contains__(self, key: Key) -> bool:
         return key in self._entries

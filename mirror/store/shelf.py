@@ -6,7 +6,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ import msgspec
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.content import Content
-from mirror.store.index import Index, IndexReader
+from mirror.store.content import Content, sync
+from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
 from mirror.store.records import (
     VERDICTS,
@@ -34,9 +34,9 @@ from mirror.store.records import (
 RECORDS = "records"
 REPOSITORIES = "repositories"
 Record = TagState | Link | Verdict
+POSITION = "journal"
 _ABSENT: Any = object()
 _Kind = TypeVar("_Kind", TagState, Link, Verdict)
-_POSITION = "journal"
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
 _MOST_UNWRITTEN = 20_000
@@ -49,14 +49,14 @@ class Shelf:
     that changed, and believes its memory only as long as it has heard from the hub.
     """
 
-    def __init__(self, path: Path, *, remembers_tags: bool) -> None:
+    def __init__(self, path: Path, *, remembers_tags: bool, index: str = "index") -> None:
         """Read the store under `path`; `remembers_tags` for ever only where every change passes through this shelf."""
         self.content = Content(path / "content")
-        self._path = path / "index"
+        self._path = path / index
         self._current_until = math.inf if remembers_tags else -math.inf
         self._hides_index = False
-        self._records: Index | IndexReader | None = None
-        self._repositories: Index | IndexReader | None = None
+        self._records: IndexReader | None = None
+        self._repositories: IndexReader | None = None
         self._recent: Recent[str, Record] = Recent(_RECENT_RECORDS)
         self._hot: Recent[Digest, bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
@@ -67,15 +67,52 @@ class Shelf:
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
 
-    def open(self, *, checks: bool = True) -> None:
-        """Open the index, making it if there is none; `checks` reads all of it first.
+    def open(self, *, is_aside: bool = False) -> None:
+        """Open the index for writing, making it if there is none; `is_aside` where a power loss may take it.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the disk is full or broken.
         """
-        self._records = Index(self._path / RECORDS, checks=checks)
-        self._repositories = Index(self._path / REPOSITORIES, checks=checks)
+        self._records = Index(self._path / RECORDS, is_aside=is_aside)
+        self._repositories = Index(self._path / REPOSITORIES, is_aside=is_aside)
+
+    def expect_bulk(self, *, is_bulk: bool) -> None:
+        """Take more memory while much is written to the index, or give it back. Blocks; the thread that writes.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        if isinstance(self._records, Index):
+            self._records.expect_bulk(is_bulk=is_bulk)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index, good or bad."""
+        return all((self._path / name / DATABASE).exists() for name in (RECORDS, REPOSITORIES))
+
+    def check_index(self, is_given_up: Callable[[], bool]) -> None:
+        """Read all of the index, until `is_given_up`. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: it is damaged, or was given up.
+        """
+        for name in (REPOSITORIES, RECORDS):
+            Index.check(self._path / name, is_given_up)
+
+    def take_index(self, other: Shelf) -> None:
+        """Put the index of `other` in the place of this one's, and open it. Blocks; one thread.
+
+        Raises:
+            sqlite3.Error: the disk is full.
+            OSError: the disk is full or broken.
+        """
+        other.close()
+        for name in (RECORDS, REPOSITORIES):
+            sync(other._path / name / DATABASE)
+        self.remove_index()
+        other._path.replace(self._path)
+        self.open()
 
     def readers(self) -> tuple[IndexReader, IndexReader] | None:
         """Open the index that the hub's process keeps; None while that is not complete. Blocks; any thread."""
@@ -83,7 +120,7 @@ class Shelf:
         try:
             opened = [IndexReader(self._path / RECORDS)]
             opened.append(IndexReader(self._path / REPOSITORIES))
-            if opened[0].get(_POSITION):
+            if opened[0].get(POSITION):
                 return opened[0], opened[1]
         except sqlite3.Error:
             pass  # the hub is only just making it; until then it is asked for everything
@@ -228,8 +265,8 @@ class Shelf:
         """Show a row that is never written, for as long as there is room in memory."""
         self._recent.put(key, record)
 
-    def write(self, rows: Mapping[str, Record | None], position: str, repositories: set[str]) -> None:
-        """Write rows to the index, with the journal's position that they stand for. Blocks; one thread.
+    def write(self, rows: Mapping[str, Record | None], marks: Mapping[str, str], repositories: set[str]) -> None:
+        """Write rows to the index, and `marks` of how far it has come. Blocks; one thread.
 
         Raises:
             sqlite3.Error: nothing was written.
@@ -238,14 +275,40 @@ class Shelf:
             self.open()
         assert isinstance(self._records, Index)
         assert isinstance(self._repositories, Index)
-        self._repositories.write(dict.fromkeys(repositories, b""))
+        if repositories:
+            self._repositories.write(dict.fromkeys(repositories, b""))
         encoded = {key: encode_row(row) for key, row in rows.items()}
-        self._records.write({**encoded, _POSITION: position.encode()})
+        self._records.write({**encoded, **{name: mark.encode() for name, mark in marks.items()}})
         self.drop_unwritten(rows)
 
-    def stored_link(self, key: str) -> Link | None:
-        """Return the link under a row's key past the memory that only the event loop uses. Blocks; any thread."""
-        return self._stored(key, Link)
+    def mark(self, name: str) -> str:
+        """Return how far the index has come; empty if it does not say.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        value = self._records.get(name) if self._records is not None else None
+        return (value or b"").decode(errors="replace")
+
+    def stored_links(self, repository: str) -> Iterator[tuple[Digest, Link]]:
+        """Yield every digest that may be served under a repository, and as what. Blocks; any thread."""
+        prefix = links_prefix(repository)
+        for key in self._keys(prefix):
+            link = self._stored(key, Link)
+            if link is not None:
+                yield Digest(key.removeprefix(prefix)), link
+
+    def written_links(self, keys: Iterable[str]) -> dict[str, Link]:
+        """Return the links that are written under rows' keys, of those that are there. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = {} if self._records is None else self._records.get_all(keys)
+        try:
+            return {key: msgspec.msgpack.decode(value, type=Link, dec_hook=revive) for key, value in found.items()}
+        except (msgspec.DecodeError, ValueError) as error:
+            raise sqlite3.DatabaseError("a link in the index that is none") from error
 
     def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
         """Give up rows that will never be written."""
@@ -263,12 +326,6 @@ class Shelf:
     def has_unwritten(self) -> bool:
         """Whether there is any row that the index does not show yet."""
         return bool(self._unwritten)
-
-    @property
-    def position(self) -> str:
-        """The journal's position that the index stands for; empty if it has none."""
-        value = self._records.get(_POSITION) if self._records is not None else None
-        return (value or b"").decode(errors="replace")
 
     def remove_index(self) -> None:
         """Delete the index, to be built anew."""
@@ -302,7 +359,7 @@ class Shelf:
         try:
             return found if self._records is None else found.union(self._records.keys_under(prefix, limit))
         except sqlite3.Error:
-            self._damaged()
+            self.report_damage()
             return found
 
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
@@ -313,10 +370,10 @@ class Shelf:
             value = records.get(key)
             return None if value is None else msgspec.msgpack.decode(value, type=kind, dec_hook=revive)
         except (sqlite3.Error, msgspec.DecodeError, ValueError):
-            self._damaged()
+            self.report_damage()
             return None
 
-    def _damaged(self) -> None:
+    def report_damage(self) -> None:
         """Have the hub rebuild the index; until then what cannot be read is a miss."""
         if not self.is_damaged:
             self.is_damaged = True

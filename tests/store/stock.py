@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ REPOSITORY = Repository("docker.io", "library/app")
 OTHER = Repository("docker.io", "library/other")
 INDEXES = ("records", "repositories")
 NO_CREDENTIALS = Upstreams()
+_LOOKS = 4000
 CHECKED_AT = 1_700_000_000.0
 
 
@@ -32,6 +34,10 @@ async def opened(path: Path, upstreams: Upstreams = NO_CREDENTIALS) -> AsyncIter
     try:
         store.open()
         store.start()
+        for _ in range(_LOOKS):
+            if store.is_settled and store.room.is_counted:
+                break
+            await asyncio.sleep(0.005)
         yield store
         await store.close()
     finally:
