@@ -22,7 +22,7 @@ from tests.benchmarks.content import REPOSITORY
 
 _BUFFER = 2**18
 _AT_ONCE = 3
-_PATIENCE = 120.0
+PATIENCE = 120.0
 ACCEPT = ", ".join(f"application/vnd.oci.image.{kind}.v1+json" for kind in ("index", "manifest"))
 
 
@@ -58,14 +58,15 @@ class Crowd(NamedTuple):
         return [pull.error or "a blob was wrong" for pull in self.pulls if pull.error or pull.wrong]
 
 
-def pull(url: str, tag: str, clients: int = 1, gap: float = 0.0) -> Crowd:
-    """Pull an image with so many clients, each starting `gap` seconds after the one before."""
+def pull(url: str, tag: str, clients: int = 1, gap: float = 0.0, patience: float = PATIENCE) -> Crowd:
+    """Pull an image with so many clients, each starting `gap` seconds after the one before; it fails at `patience`."""
     workers = min(clients, os.cpu_count() or 1)
     begun = []
     with contextlib.ExitStack() as stack:
         for number in range(workers):
             starts = [index * gap for index in range(number, clients, workers)]
-            command = (sys.executable, "-m", __name__, json.dumps({"url": url, "tag": tag, "starts": starts}))
+            arguments = {"url": url, "tag": tag, "starts": starts, "patience": patience}
+            command = (sys.executable, "-m", __name__, json.dumps(arguments))
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             stack.enter_context(process)
             stack.callback(process.kill)
@@ -78,7 +79,7 @@ def pull(url: str, tag: str, clients: int = 1, gap: float = 0.0) -> Crowd:
             assert process.stdin is not None
             process.stdin.write(f"{start}\n")
             process.stdin.flush()
-        limit = _PATIENCE + clients * gap + 10
+        limit = patience + clients * gap + 10
         answers = [process.communicate(timeout=limit)[0] for process in begun]
     return Crowd(tuple(Pull(*fields) for answer in answers for fields in json.loads(answer)))
 
@@ -189,11 +190,11 @@ class _Client:
         self._right = self._wrong = 0
         self._connections: list[_Connection] = []
 
-    async def pull(self, tag: str) -> Pull:
+    async def pull(self, tag: str, patience: float) -> Pull:
         """Pull the image and say how it went."""
         error = ""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 await self._pull(tag)
         except (OSError, ValueError, LookupError) as failure:
             error = f"{type(failure).__name__}: {failure}"
@@ -237,12 +238,12 @@ class _Client:
         return connection
 
 
-async def _run(url: str, tag: str, starts: Sequence[float], begin: float) -> list[Pull]:
+async def _run(url: str, tag: str, starts: Sequence[float], patience: float, begin: float) -> list[Pull]:
     buffer = memoryview(bytearray(_BUFFER))  # one is enough: what is in it is hashed before anything else is read
 
     async def one(start: float) -> Pull:
         await asyncio.sleep(begin + start - time.monotonic())
-        return await _Client(url, buffer).pull(tag)
+        return await _Client(url, buffer).pull(tag, patience)
 
     return list(await asyncio.gather(*map(one, starts)))
 
@@ -253,7 +254,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     begin = float(sys.stdin.readline())
-    pulls = asyncio.run(_run(arguments["url"], arguments["tag"], arguments["starts"], begin))
+    pulls = asyncio.run(_run(**arguments, begin=begin))
     sys.stdout.write(json.dumps(pulls) + "\n")
 
 

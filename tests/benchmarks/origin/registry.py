@@ -93,7 +93,7 @@ class Registry:
         kind, _, reference = request.path.removeprefix(f"/v2/{REPOSITORY}/").rpartition("/")
         if self._faults.limited:
             error = {"code": "TOOMANYREQUESTS", "message": "too many requests"}
-            writer.write(whole(429, {"errors": [error]}, {"Retry-After": 30}))
+            writer.write(whole(429, {"errors": [error]}))
         elif request.path == "/v2/":
             writer.write(whole(200, {}, {"Docker-Distribution-Api-Version": "registry/2.0"}))
         elif kind == "manifests" and (manifest := self._manifests.get(reference)):

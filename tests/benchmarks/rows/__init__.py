@@ -9,6 +9,10 @@ from types import MappingProxyType
 
 from tests.benchmarks.results import Result
 from tests.benchmarks.rows.cold import crowd, one_client, staggered
+from tests.benchmarks.rows.contention import busy
+from tests.benchmarks.rows.faults import corrupt, cut, hang, limited, stall
+from tests.benchmarks.rows.memory import readers, streams
+from tests.benchmarks.rows.ranges import fetched, seek
 from tests.benchmarks.rows.warm import blob, manifest
 from tests.benchmarks.scale import Scale
 
@@ -21,6 +25,16 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "crowd": crowd,
         "line": one_client,
         "stagger": staggered,
+        "hang": hang,
+        "limited": limited,
+        "cut": cut,
+        "stall": stall,
+        "corrupt": corrupt,
+        "busy": busy,
+        "seek": seek,
+        "ranges": fetched,
+        "readers": readers,
+        "streams": streams,
     }
 )
 """What `make bench` measures."""
