@@ -64,7 +64,7 @@ class Admin:
 
     def _gauge(self) -> None:
         """Read the store's gauges; everything else is counted where it happens."""
-        if not self._store.is_open:
+        if not self._store.is_open or not self._store.room.is_counted:
             return
         self._counted.store_bytes.set(self._store.room.used)
         self._counted.store_capacity.set(self._store.room.capacity)

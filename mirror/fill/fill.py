@@ -164,6 +164,7 @@ class Fill:
         """Bring in what is missing, and verify it all."""
         start = partial.segments.end_from(0)
         is_complete = start == self.size and start > 0
+        await self._store.room.ready(self.size or _CLAIM_STEP)
         if not self._claim(0):
             await self._lose_room()
             return

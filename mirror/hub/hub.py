@@ -52,6 +52,7 @@ class LocalHub:
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
+        await self._settle(upstream, repository, reference)
 
         def find() -> Awaitable[ManifestFound]:
             if isinstance(reference, Digest):
@@ -63,12 +64,14 @@ class LocalHub:
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
+        await self._settle(upstream, repository, digest)
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.locate(upstream, repository, digest)
 
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
+        await self._settle(upstream, repository, digest)
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.size(upstream, repository, digest)
 
@@ -79,6 +82,7 @@ class LocalHub:
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
+        await self._settle(upstream, repository, digest)
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.stream(upstream, repository, digest, start)
 
@@ -103,6 +107,17 @@ class LocalHub:
         upstream = self._upstream(listed.repository)
         await self._visibility.listing(upstream, listed.repository)
         return await self._listings.find(upstream, listed)
+
+    async def _settle(self, upstream: Upstream, repository: Repository, reference: Reference) -> None:
+        """Before the upstream is asked for what may be held: have the index know it, if that is not whole just now."""
+        if self._store.is_settled:
+            return
+        shelf = self._store.shelf
+        state = None if isinstance(reference, Digest) else shelf.tag(repository, reference)
+        digest = reference if isinstance(reference, Digest) else state and state.digest
+        is_known = digest is not None and shelf.link(repository, digest) is not None
+        if not is_known or (upstream.has_credentials and shelf.verdict(repository) is None):
+            await self._store.settle(repository)
 
     def _upstream(self, repository: Repository) -> Upstream:
         upstream = self._upstreams.lookup(repository.upstream)

@@ -14,6 +14,7 @@ class Content:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
+        self._published: set[str] | None = None
 
     def path(self, digest: Digest) -> str:
         """Return where `digest` lies, held or not."""
@@ -54,17 +55,34 @@ class Content:
             target.parent.mkdir(parents=True, exist_ok=True)
             sync(target.parent.parent)
         sync(source)
+        if self._published is not None:
+            self._published.add(digest.hex)
         source.replace(target)
         sync(target.parent)
 
-    def scan(self) -> Iterator[int]:
-        """Yield the size of every file in bytes, as its blocks count."""
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                try:
-                    yield os.stat(f"{folder}/{name}").st_blocks * 512  # noqa: PTH116 - 200,000 of them at start-up
-                except FileNotFoundError:
-                    continue
+    def scan(self) -> Iterator[tuple[str, int]]:
+        """Return each file's hex and its size in bytes as its blocks count, but for those published from now on."""
+        published: set[str] = set()
+        self._published = published
+
+        def found() -> Iterator[tuple[str, int]]:
+            for folder, _, _ in os.walk(self._root):
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        size = _size_on_disk(entry)
+                        if size is not None and entry.name not in published:
+                            yield entry.name, size
+            self._published = None
+
+        return found()
+
+
+def _size_on_disk(entry: os.DirEntry[str]) -> int | None:
+    """Return a file's size in bytes as its blocks count, None if it is no file, or gone."""
+    try:
+        return entry.stat().st_blocks * 512 if entry.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def sync(path: Path) -> None:

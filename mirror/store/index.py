@@ -6,8 +6,10 @@ import contextlib
 import shutil
 import sqlite3
 import sys
+import threading
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,18 @@ DATABASE = "cache.db"
 _HUGE = 2**62
 _COUNT = "#"
 _SEAL_BYTES = 4
+_RAW = diskcache.core.MODE_RAW
+# Of each connection, of which every thread has one. The kernel keeps the file for all processes together; pages that
+# are mapped would count as this process's own.
+_CACHE_KIB = 1024
+_BULK_CACHE_KIB = 64 * 1024
+_LONGEST_LOG = 16 * 2**20
+_STEPS_BETWEEN_LOOKS = 100_000
+_UPSERT = (
+    "INSERT INTO Cache(key, raw, store_time, access_time, mode, value) VALUES (?, 1, ?, ?, ?, ?)"
+    " ON CONFLICT(key, raw) DO UPDATE SET store_time = excluded.store_time, mode = excluded.mode, filename = NULL,"
+    " value = excluded.value"
+)
 
 
 class PlainDisk(diskcache.Disk):  # type: ignore[misc]
@@ -34,16 +48,11 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
             raise sqlite3.DatabaseError("a pickled key in the index")
         return key
 
-    def store(
-        self,
-        value: Any,
-        read: bool,
-        key: Any = diskcache.UNKNOWN,
-    ) -> tuple[int, int, None, Any]:
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[int, int, None, Any]:
         """Return `value` as SQLite stores it."""
         if read or not isinstance(value, bytes):
             raise TypeError(f"index values are bytes, not {type(value).__name__}")
-        return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(_sealed(key, value))
+        return 0, _RAW, None, sqlite3.Binary(_sealed(key, value))
 
     def fetch(
         self,
@@ -53,36 +62,101 @@ class PlainDisk(diskcache.Disk):  # type: ignore[misc]
         read: bool,  # noqa: ARG002 - the base class calls it so
     ) -> bytes:
         """Return a stored value; refuse one that claims to be pickled or to lie in a file."""
-        if mode != diskcache.core.MODE_RAW or filename is not None or not isinstance(value, bytes):
+        if mode != _RAW or filename is not None or not isinstance(value, bytes):
             raise sqlite3.DatabaseError("a value in the index that is not plain bytes")
         return value
 
 
-class Index:
-    """Text → bytes on disk, each row checksummed. Reads from any thread; writes from one.
+class IndexReader:
+    """Text → bytes on disk, each row checksummed, as another process writes it. Any thread; never waits for a writer.
 
     A row of its own, which `keys` leaves out, counts the rows: one that is lost is missed.
     """
 
-    def __init__(self, path: Path, *, checks: bool) -> None:
-        """Open the index, making it if there is none; `checks` reads all of it first.
+    def __init__(self, path: Path) -> None:
+        """Open an index that is there.
+
+        Raises:
+            sqlite3.Error: it is not, or is damaged.
+        """
+        self._uri = f"{(path / DATABASE).absolute().as_uri()}?mode=ro"
+        self._disk = PlainDisk(str(path))
+        self._local = threading.local()
+        self._read("SELECT value FROM Cache LIMIT 1").fetchone()
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value under `key`.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = self._read("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        if found is None:
+            return None
+        mode, filename, row = found
+        return _unsealed(key, self._disk.fetch(mode, filename, row, read=False))
+
+    def keys(self) -> Iterable[str]:
+        """Yield every key in ascending order.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        for key, raw in self._read("SELECT key, raw FROM Cache ORDER BY key, raw"):
+            if key != _COUNT:
+                yield self._disk.get(key, raw)
+
+    def keys_under(self, prefix: str, limit: int = -1) -> list[str]:
+        """Return the keys that begin with `prefix`, in ascending order; at most `limit` if it is not negative.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        statement = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        return [key for (key,) in self._read(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit))]
+
+    def close(self) -> None:
+        """Close this thread's connection; the others are closed with the last reference to this index."""
+        connection = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def _read(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return connection.execute(statement, values)
+
+
+class Index(IndexReader):
+    """The index as the one process that writes it has it. Reads from any thread; writes from one."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the index, making it if there is none.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the folder cannot be made.
         """
-        if checks:
-            _check(path / DATABASE)
-        with _as_sqlite():
-            self._cache = diskcache.Cache(
-                str(path),
-                disk=PlainDisk,
-                eviction_policy="none",
-                cull_limit=0,
-                size_limit=_HUGE,
-                statistics=0,
-                timeout=5,
-            )
+        try:
+            with _as_sqlite():
+                self._cache = diskcache.Cache(
+                    str(path),
+                    disk=PlainDisk,
+                    eviction_policy="none",
+                    cull_limit=0,
+                    size_limit=_HUGE,
+                    statistics=0,
+                    timeout=5,
+                    sqlite_mmap_size=0,
+                    sqlite_cache_size=-_CACHE_KIB,
+                    sqlite_journal_size_limit=_LONGEST_LOG,
+                )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # It believes whatever stands in its table of settings.
+            raise sqlite3.DatabaseError("the index's settings are damaged") from error
+        super().__init__(path)
 
     @staticmethod
     def remove(path: Path) -> None:
@@ -92,14 +166,27 @@ class Index:
         else:
             path.unlink(missing_ok=True)
 
-    def get(self, key: str) -> bytes | None:
-        """Return the value under `key`.
+    @staticmethod
+    def check(path: Path, is_given_up: Callable[[], bool] = lambda: False) -> None:
+        """Read every page and every row of an index, until `is_given_up`. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: it is damaged, or was given up.
+        """
+        uri = f"{(path / DATABASE).absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.set_progress_handler(is_given_up, _STEPS_BETWEEN_LOOKS)
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            _check(connection)
+
+    def expect_bulk(self, *, is_bulk: bool) -> None:
+        """Take more memory while much is written, or give it back; called by the thread that writes.
 
         Raises:
             sqlite3.Error: the index is damaged.
         """
-        row: bytes | None = self._cache.get(key)
-        return None if row is None else _unsealed(key, row)
+        with _as_sqlite():
+            self._cache.reset("sqlite_cache_size", -(_BULK_CACHE_KIB if is_bulk else _CACHE_KIB))
 
     def write(self, rows: Mapping[str, bytes | None]) -> None:
         """Set rows, or delete those whose value is None; all or nothing.
@@ -107,34 +194,25 @@ class Index:
         Raises:
             sqlite3.Error: nothing was written.
         """
+        now = time.time()
+        sealed = []
+        for key, value in rows.items():
+            if value is not None:
+                _, mode, _, row = self._disk.store(value, read=False, key=self._disk.put(key)[0])
+                sealed.append((key, now, now, mode, row))
+        # diskcache's own way to set a row takes five statements each, and an index built anew has a million rows.
         with _as_sqlite(), self._cache.transact():
-            for key, value in rows.items():
-                if value is None:
-                    self._cache.delete(key)
-                else:
-                    self._cache.set(key, value)
+            connection = self._cache._con  # noqa: SLF001 - no public way
+            connection.executemany(_UPSERT, sealed)
+            for key in [key for key, value in rows.items() if value is None]:
+                self._cache.delete(key)
             # Behind the last write of each transaction: a row that is lost later is missed.
             self._cache.set(_COUNT, b"")
             self._cache.set(_COUNT, str(len(self._cache)).encode())
 
-    def keys(self) -> Iterable[str]:
-        """Yield every key in ascending order."""
-        for key in self._cache.iterkeys():
-            if key != _COUNT:
-                yield key
-
-    def keys_under(self, prefix: str, limit: int = -1) -> list[str]:
-        """Return the keys that begin with `prefix`, in ascending order; at most `limit` if it is not negative.
-
-        Raises:
-            sqlite3.Error: the index is damaged.
-        """
-        statement = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-        rows = self._cache._sql(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit))  # noqa: SLF001 - no public way
-        return [key for (key,) in rows]
-
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close this thread's connections."""
+        super().close()
         self._cache.close()
 
 
@@ -147,25 +225,23 @@ def _as_sqlite() -> Iterator[None]:
         raise sqlite3.OperationalError("the index is locked or cannot be written") from error
 
 
-def _check(database: Path) -> None:
-    """Read every page and every row of a database, if there is one."""
-    if not database.exists():
-        return
+def _check(connection: sqlite3.Connection) -> None:
     counted, count = 0, None
-    with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.text_factory = bytes
-        if connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
-            raise sqlite3.DatabaseError(f"{database} is damaged")
-        # By the way that look-ups go: nothing else compares SQLite's own index with the rows that it leads to.
-        for key, row in connection.execute("SELECT key, value FROM Cache INDEXED BY Cache_key_raw ORDER BY key, raw"):
-            if not isinstance(key, bytes) or not isinstance(row, bytes):
-                raise sqlite3.DatabaseError(f"{database} is damaged: a row of another kind")
-            value = _unsealed(key.decode(errors="replace"), row)
-            counted += 1
-            if key == _COUNT.encode():
-                count = int(value)
+    connection.text_factory = bytes
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+        raise sqlite3.DatabaseError("a page is damaged")
+    # By the way that look-ups go: nothing else compares SQLite's own index with the rows that it leads to.
+    for key, row in connection.execute("SELECT key, value FROM Cache INDEXED BY Cache_key_raw ORDER BY key, raw"):
+        if not isinstance(key, bytes) or not isinstance(row, bytes):
+            raise sqlite3.DatabaseError("a row of another kind")
+        seal = zlib.crc32(row[_SEAL_BYTES:], zlib.crc32(key))
+        if seal.to_bytes(_SEAL_BYTES, "big") != row[:_SEAL_BYTES]:
+            raise sqlite3.DatabaseError(f"the index is damaged at {key[:300]!r}")
+        counted += 1
+        if key == _COUNT.encode():
+            count = int(row[_SEAL_BYTES:])
     if count not in {counted, None} or (count is None and counted):
-        raise sqlite3.DatabaseError(f"{database} is damaged: it has lost rows")
+        raise sqlite3.DatabaseError("it has lost rows")
 
 
 def _sealed(key: str, value: bytes) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,16 @@ from mirror.store.records import Entry, Judged, Linked, TagDropped, revive
 
 _COMPACT_ABOVE = 4 * 2**20
 _GROWTH = 2
+_CHECKSUM_BYTES = 9
+_KEY_BYTES = 16
 
 
 class _Header(msgspec.Struct, frozen=True):
+    """The first line: `replaces` is the end of the journal that this one says the same as up to `compacted_bytes`."""
+
     identity: str
     compacted_bytes: int
+    replaces: str = ""
 
 
 class Position(NamedTuple):
@@ -50,9 +56,10 @@ class Journal:
             OSError: the file cannot be read or written.
         """
         self._path = path
+        self._decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry, dec_hook=revive)
         header = self._read_header()
         if header is None:
-            header = self._rewrite(())
+            header = self._rewrite(tuple)
         self._header = header
         self._file = path.open("r+b", buffering=0)
         self._trim()
@@ -60,7 +67,11 @@ class Journal:
     @property
     def end(self) -> Position:
         """The position behind the last entry."""
-        return Position(self._header.identity, self._file.seek(0, os.SEEK_END))
+        return self.position(self._file.seek(0, os.SEEK_END))
+
+    def position(self, offset: int) -> Position:
+        """Return the position of an offset here."""
+        return Position(self._header.identity, offset)
 
     def append(self, entries: Iterable[Entry]) -> Position:
         """Write entries to stable storage and return the position behind them.
@@ -79,21 +90,28 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._file.truncate(end)
             raise
-        return Position(self._header.identity, end + len(lines))
+        return self.position(end + len(lines))
+
+    def locate(self, position: Position | None) -> int | None:
+        """Return the offset here of a position, None if it is of another journal or behind the end."""
+        if position is None:
+            return None
+        if str(position) == self._header.replaces:
+            return len(_line(msgspec.json.encode(self._header))) + self._header.compacted_bytes
+        is_here = position.identity == self._header.identity and position.offset <= self.end.offset
+        return position.offset if is_here else None
 
     def replay(self, since: Position | None) -> Iterator[Entry]:
         """Yield the entries after `since`, or all if it is None or of another journal; damaged lines are left out."""
-        start = since.offset if since is not None and since.identity == self._header.identity else 0
-        with self._path.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                payload = _payload(line)
-                if payload is None:
-                    continue
-                try:
-                    yield msgspec.json.decode(payload, type=Entry, dec_hook=revive)
-                except (msgspec.DecodeError, ValueError):
-                    continue
+        for _, entry in self.entries(self.locate(since) or 0):
+            yield entry
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries from an offset on, each with the offset behind it; damaged lines are left out."""
+        for offset, line in self._lines(start):
+            entry = self._entry(line)
+            if entry is not None:
+                yield offset + len(line), entry
 
     @property
     def wants_compaction(self) -> bool:
@@ -107,18 +125,41 @@ class Journal:
         Raises:
             OSError: the disk is full or broken; the journal is as before.
         """
-        last: dict[tuple[str, str], Entry] = {}
-        for entry in self.replay(None):
-            if not isinstance(entry, Linked):
-                last[entry.repository, "" if isinstance(entry, Judged) else f":{entry.name}"] = entry
-                continue
-            key = (entry.repository, f"@{entry.digest}")
-            known = last.get(key)
-            link = entry.link.merged(known.link) if isinstance(known, Linked) else entry.link
-            last[key] = msgspec.structs.replace(entry, link=link)
-        self._header = self._rewrite(entry for entry in last.values() if not isinstance(entry, TagDropped))
+        last, merged = self._survey()
+        kept = set(last.values())
+
+        def lines() -> Iterator[bytes]:
+            for offset, line in self._lines(0):
+                if offset in kept:
+                    yield line
+            for entry in merged.values():
+                yield _line(_encode(entry))
+
+        self._header = self._rewrite(lines, replaces=str(self.end))
         self._file.close()
         self._file = self._path.open("r+b", buffering=0)
+
+    def _survey(self) -> tuple[dict[bytes, int], dict[bytes, Linked]]:
+        """Return where the last entry of each key stands, and of links that stand in several places what they make.
+
+        Keys are hashed and entries left where they are: there may be a million.
+        """
+        last: dict[bytes, int] = {}
+        merged: dict[bytes, Linked] = {}
+        for offset, line in self._lines(0):
+            entry = self._entry(line)
+            if entry is None:
+                continue
+            key = _key(entry)
+            if isinstance(entry, TagDropped):
+                last.pop(key, None)
+            elif isinstance(entry, Linked) and (key in last or key in merged):
+                known = merged.get(key) or self._entry_at(last.pop(key))
+                link = entry.link.merged(known.link) if isinstance(known, Linked) else entry.link
+                merged[key] = msgspec.structs.replace(entry, link=link)
+            else:
+                last[key] = offset
+        return last, merged
 
     def close(self) -> None:
         """Close the file."""
@@ -136,18 +177,37 @@ class Journal:
         except (msgspec.DecodeError, ValueError):
             return _Header("damaged", 0)
 
-    def _rewrite(self, entries: Iterable[Entry]) -> _Header:
+    def _rewrite(self, lines: Callable[[], Iterable[bytes]], replaces: str = "") -> _Header:
         fresh = self._path.with_name(f"{self._path.name}.new")
-        body = [_line(_encode(entry)) for entry in entries]
-        header = _Header(uuid.uuid4().hex, sum(map(len, body)))
+        header = _Header(uuid.uuid4().hex, sum(map(len, lines())), replaces)
         with fresh.open("wb") as file:
             file.write(_line(msgspec.json.encode(header)))
-            file.writelines(body)
+            file.writelines(lines())
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
         sync(self._path.parent)
         return header
+
+    def _lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines from an offset on that are not damaged, each with its offset."""
+        with self._path.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                if _payload(line) is not None:
+                    yield start, line
+                start += len(line)
+
+    def _entry(self, line: bytes) -> Entry | None:
+        try:
+            return self._decoder.decode(memoryview(line)[_CHECKSUM_BYTES:-1])
+        except (msgspec.DecodeError, ValueError):
+            return None
+
+    def _entry_at(self, offset: int) -> Entry | None:
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return self._entry(file.readline())
 
     def _trim(self) -> None:
         """Cut what stands behind the last line end: a torn line must not swallow the next entry."""
@@ -165,6 +225,18 @@ class Journal:
 
 def _encode(entry: Entry) -> bytes:
     return msgspec.json.encode(entry, enc_hook=str)
+
+
+def _key(entry: Entry) -> bytes:
+    """Return what later entries replace an earlier one by."""
+    match entry:
+        case Linked():
+            name = f"@{entry.digest}"
+        case Judged():
+            name = ""
+        case _:
+            name = f":{entry.name}"
+    return hashlib.blake2b(f"{entry.repository}{name}".encode(), digest_size=_KEY_BYTES).digest()
 
 
 def _line(payload: bytes) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -14,6 +16,17 @@ from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet
 from mirror.store.shelf import Record, Shelf
 
 _BATCH = 2_000
+_POSITION = "journal"
+_CHILDREN = "children"
+_RowsOf = Callable[[Entry], Iterable[tuple[str, Record | None]]]
+
+
+class _Batch(NamedTuple):
+    """Rows that follow from the journal up to an offset, and whose they are."""
+
+    rows: dict[str, Record | None]
+    repositories: set[str]
+    end: int
 
 
 def rows_of(entry: Entry, body: bytes | None) -> Iterator[tuple[str, Record | None]]:
@@ -43,73 +56,188 @@ def _links_of(entry: Linked, body: bytes | None) -> Iterator[tuple[str, Link]]:
 
 
 class Recovery:
-    """Brings the index in step with journal and content. Blocks; one thread."""
+    """Brings the index in step with journal and content, while it serves.
 
-    def __init__(self, journal: Journal, shelf: Shelf) -> None:
+    An index that is lost or damaged is built anew: first what the journal says, aside, then, in its place, what follows
+    from the manifests. The index tells how far that has come, so that a later run goes on with it. One thread, but for
+    what says otherwise.
+    """
+
+    def __init__(self, journal: Journal, shelf: Shelf, path: Path) -> None:
+        """Prepare to recover the index of `shelf` in the store at `path`."""
         self._journal = journal
         self._shelf = shelf
+        self._path = path
+        self._is_checked = False
+        self._is_derived = True
+        self._in_memory: dict[str, Record | None] = {}
+        self.built = 0
         self._log = structlog.get_logger("layover.store")
 
-    def run(self) -> None:
-        """Open the index; replay what it has not seen, or build it anew if it is lost or damaged."""
+    @property
+    def is_settled(self) -> bool:
+        """Whether what the shelf does not know is not held. Any thread."""
+        return self.is_readable and self._is_derived
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the shelf knows at least all that the journal says. Any thread."""
+        return bool(self._in_memory) or (self._is_checked and not self._shelf.is_damaged)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether rows may be written to the index."""
+        return not self._shelf.is_damaged
+
+    def open(self) -> None:
+        """Open the index and replay what it has not seen; whether all of it is good is for `check` to find out."""
+        is_there = self._shelf.has_index
         try:
-            self._catch_up()
-        except (sqlite3.Error, OSError) as error:
-            self._log.warning("the index is damaged and is rebuilt", error=str(error))
-            try:
-                self.rebuild()
-            except (sqlite3.Error, OSError) as again:
-                # Everything is in memory until the index can be written: the writer tries to rebuild it.
-                self._log.error("the index cannot be rebuilt", error=str(again))
-                self._replay(None, lambda rows, *_: self._shelf.remember(rows))
+            self._shelf.open()
+            seen = self._journal.locate(Position.parse(self._shelf.mark(_POSITION)))
+            if seen is None:
+                self._start_anew(is_there=is_there)
                 return
-        if self._journal.wants_compaction:
-            try:
-                self._journal.compact()
-                self._shelf.write({}, str(self._journal.end), set())
-            except (sqlite3.Error, OSError) as error:
-                self._log.error("the journal cannot be compacted", error=str(error))
+            self._is_derived = not self._shelf.mark(_CHILDREN)
+            if seen != self._journal.end.offset:
+                for batch in self._batches(seen, self._all_rows):
+                    marks = {_POSITION: str(self._journal.position(batch.end))}
+                    self._shelf.write(batch.rows, marks, batch.repositories)
+        except (sqlite3.Error, OSError) as error:
+            self._log.warning("the index cannot be used", error=str(error))
+            self._shelf.is_damaged = True
 
-    def _catch_up(self) -> None:
-        self._shelf.open()
-        seen = Position.parse(self._shelf.position)
-        end = self._journal.end
-        if seen is None or seen.identity != end.identity or seen.offset > end.offset:
-            self.rebuild()
-        elif seen != end:
-            self._replay(seen, self._shelf.write)
+    def _start_anew(self, *, is_there: bool) -> None:
+        if next(self._journal.entries(), None) is None:
+            self._shelf.write({}, self.marks(), set())
+            self._is_checked = True
+            return
+        if is_there:
+            self._log.warning("the index is of another journal")
+        # What it says may be outdated, which nothing would tell.
+        self._shelf.remove_index()
+        self._shelf.is_damaged = True
 
-    def rebuild(self) -> None:
-        """Build the index anew from the journal and the content.
+    def check(self, is_given_up: Callable[[], bool]) -> None:
+        """Read all of the index, and have it built anew if it is damaged. Blocks; any thread."""
+        built = self.built
+        if self._is_checked or self._shelf.is_damaged:
+            return
+        try:
+            self._shelf.check_index(is_given_up)
+        except sqlite3.Error as error:
+            if built == self.built and not is_given_up():
+                self._log.warning("the index is damaged", error=str(error))
+                self._shelf.report_damage()
+        else:
+            self._is_checked = True
+
+    def steps(self) -> Iterator[None]:
+        """Do what there is to do, in steps that are short; once they end the index is whole.
 
         Raises:
             OSError: the disk is full or broken.
             sqlite3.Error: likewise.
         """
-        self._shelf.is_damaged = True
-        self._shelf.remove_index()
-        self._shelf.open()
-        self._replay(None, self._shelf.write)
+        while self._shelf.is_damaged or not self._is_derived:
+            if not self._shelf.is_damaged:
+                yield from self._derive()
+                continue
+            try:
+                yield from self._rebuild()
+            except (sqlite3.Error, OSError):
+                self._hold_in_memory()
+                raise
+
+    def _rebuild(self) -> Iterator[None]:
+        if not self._in_memory:
+            self._log.warning("the index is built anew from the journal and the content")
+        fresh = Shelf(self._path, remembers_tags=False, index="index.new")
+        fresh.remove_index()
+        try:
+            fresh.open()
+            fresh.expect_bulk(is_bulk=True)
+            for batch in self._batches(0, self._told_rows, fresh):
+                marks = {_POSITION: str(self._journal.position(batch.end)), _CHILDREN: "0"}
+                fresh.write(batch.rows, marks, batch.repositories)
+                yield
+            self._shelf.take_index(fresh)
+        finally:
+            fresh.remove_index()
+        self.built += 1
+        self._is_derived = False
+        self._is_checked = True
         self._shelf.is_damaged = False
+        self._shelf.drop_unwritten(self._in_memory)
+        self._in_memory = {}
 
-    def _replay(self, since: Position | None, write: Callable[[dict[str, Record | None], str, set[str]], None]) -> None:
+    def _derive(self) -> Iterator[None]:
+        """Write what follows from the manifests that are held, from where an earlier run came to."""
+        start = self._shelf.mark(_CHILDREN)
+        self._shelf.expect_bulk(is_bulk=True)
+        for batch in self._batches(int(start) if start.isdecimal() else 0, self._manifest_rows):
+            if self._shelf.is_damaged:
+                return
+            self._shelf.write(batch.rows, {_CHILDREN: str(batch.end)}, set())
+            yield
+        self._shelf.write({}, {_CHILDREN: ""}, set())
+        self._shelf.expect_bulk(is_bulk=False)
+        self._is_derived = True
+        self._log.info("the index is whole again")
+
+    def _hold_in_memory(self) -> None:
+        """Show what the journal and the content say without an index."""
+        if not self._in_memory:
+            self._shelf.remove_index()
+            for batch in self._batches(0, self._all_rows):
+                self._in_memory |= batch.rows
+                self._shelf.remember(batch.rows)
+
+    def rows_under(self, repository: str) -> dict[str, Record | None]:
+        """Return what follows from the manifests of one repository, before its turn has come. Blocks; any thread."""
         rows: dict[str, Record | None] = {}
-        repositories: set[str] = set()
-        for entry in self._journal.replay(since):
-            body = None
-            if isinstance(entry, Linked) and entry.link.media_type is not None:
-                body = self._shelf.content.read(entry.digest)
-            for key, row in rows_of(entry, body):
-                rows[key] = self._merged(key, row, rows)
-            if not isinstance(entry, Judged):
-                repositories.add(entry.repository)
-            if len(rows) >= _BATCH:
-                write(rows, "", repositories)
-                rows, repositories = {}, set()
-        write(rows, str(self._journal.end), repositories)
+        for digest, link in self._shelf.stored_links(repository):
+            entry = Linked(repository, digest, link, is_shared=False)
+            self._merge(rows, self._manifest_rows(entry), self._shelf)
+        return rows
 
-    def _merged(self, key: str, row: Record | None, rows: dict[str, Record | None]) -> Record | None:
-        if not isinstance(row, Link):
-            return row
-        known = rows.get(key) or self._shelf.stored_link(key)
-        return row.merged(known) if isinstance(known, Link) else row
+    def merged(self, rows: Mapping[str, Record | None]) -> dict[str, Record | None]:
+        """Return rows together with what the index has: whoever made them may not have seen it."""
+        found: dict[str, Record | None] = {}
+        self._merge(found, rows.items(), self._shelf)
+        return found
+
+    def marks(self) -> dict[str, str]:
+        """Return what the index says once it stands for all of the journal."""
+        return {_POSITION: str(self._journal.end)}
+
+    def _batches(self, start: int, rows_of_entry: _RowsOf, shelf: Shelf | None = None) -> Iterator[_Batch]:
+        """Yield what follows from the journal from `start` on, on top of what `shelf` has."""
+        batch = _Batch({}, set(), start)
+        for end, entry in self._journal.entries(start):
+            self._merge(batch.rows, rows_of_entry(entry), shelf or self._shelf)
+            if not isinstance(entry, Judged):
+                batch.repositories.add(entry.repository)
+            batch = batch._replace(end=end)
+            if len(batch.rows) >= _BATCH:
+                yield batch
+                batch = _Batch({}, set(), end)
+        yield batch
+
+    def _merge(self, rows: dict[str, Record | None], more: Iterable[tuple[str, Record | None]], shelf: Shelf) -> None:
+        for key, row in more:
+            known = (rows.get(key) or shelf.stored_link(key)) if isinstance(row, Link) else None
+            rows[key] = row.merged(known) if isinstance(row, Link) and isinstance(known, Link) else row
+
+    def _told_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
+        return rows_of(entry, None)
+
+    def _manifest_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
+        is_manifest = isinstance(entry, Linked) and entry.link.media_type is not None
+        return self._all_rows(entry) if is_manifest else ()
+
+    def _all_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
+        body = None
+        if isinstance(entry, Linked) and entry.link.media_type is not None:
+            body = self._shelf.content.read(entry.digest)
+        return rows_of(entry, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -9,15 +10,19 @@ from mirror.config.units import Size
 
 
 class Room:
-    """The store's bound: `size` in all, and `min_free` left on the file system for others. One thread uses it."""
+    """The store's bound: `size` in all, and `min_free` left on the file system for others. One thread uses it.
+
+    What lies in the store already is counted while it serves. Until then all that the file system holds may be its own.
+    """
 
     def __init__(self, path: Path, size: Size, min_free: Size, used: int) -> None:
-        """Bound the store under `path`, in which `used` bytes lie already."""
+        """Bound the store under `path`, in which `used` bytes lie already beside what is still to be counted."""
         self._path = str(path)
         self._size = size
         self._min_free = min_free
         self.used = used
         self._promised = 0
+        self._is_counted = asyncio.Event()
 
     @property
     def capacity(self) -> int:
@@ -27,14 +32,34 @@ class Room:
 
     def claim(self, amount: int) -> bool:
         """Promise `amount` bytes to a fill; False, and nothing promised, if there is no room for them."""
+        has_room = self._has_room(amount)
+        if has_room:
+            self._promised += amount
+        return has_room
+
+    def _has_room(self, amount: int) -> bool:
         facts = os.statvfs(self._path)
         whole = facts.f_blocks * facts.f_frsize
         free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
-        within = self.used + self._promised + amount <= self._size.of(whole)
-        if not within or self._promised + amount > free:
-            return False
-        self._promised += amount
-        return True
+        used = self.used
+        if not self._is_counted.is_set():
+            used = max(used, whole - facts.f_bfree * facts.f_frsize)
+        return used + self._promised + amount <= self._size.of(whole) and self._promised + amount <= free
+
+    async def ready(self, amount: int) -> None:
+        """Wait until the store's content is counted, if there is room for `amount` bytes only then."""
+        if not self._is_counted.is_set() and not self._has_room(amount):
+            await self._is_counted.wait()
+
+    def count(self, found: int) -> None:
+        """Count the bytes that were found to lie in the store."""
+        self.used += found
+        self._is_counted.set()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether `used` is all that lies in the store."""
+        return self._is_counted.is_set()
 
     def spend(self, amount: int) -> None:
         """Turn promised bytes into written ones."""

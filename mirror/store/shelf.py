@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.content import Content
-from mirror.store.index import DATABASE, Index
+from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
 from mirror.store.records import VERDICTS, Link, TagState, Verdict, link_key, links_prefix, revive, tag_key, verdict_key
 
@@ -23,7 +23,6 @@ REPOSITORIES = "repositories"
 Record = TagState | Link | Verdict
 _ABSENT: Any = object()
 _Kind = TypeVar("_Kind", TagState, Link, Verdict)
-_POSITION = "journal"
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
 
@@ -31,13 +30,13 @@ _HOT_BYTES = 32 * 2**20
 class Shelf:
     """Content, links and tags as they stand; the hub's own shelf also shows what is not yet written to the index."""
 
-    def __init__(self, path: Path, *, remembers_tags: bool) -> None:
+    def __init__(self, path: Path, *, remembers_tags: bool, index: str = "index") -> None:
         """Read the store under `path`; `remembers_tags` only where every change passes through this shelf."""
         self.content = Content(path / "content")
-        self._path = path / "index"
+        self._path = path / index
         self._remembers_tags = remembers_tags
-        self._records: Index | None = None
-        self._repositories: Index | None = None
+        self._records: IndexReader | None = None
+        self._repositories: IndexReader | None = None
         self._recent: Recent[Record] = Recent(_RECENT_RECORDS)
         self._hot: Recent[bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
@@ -48,15 +47,50 @@ class Shelf:
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
 
-    def open(self, *, checks: bool = True) -> None:
-        """Open the index, making it if there is none; `checks` reads all of it first.
+    def open(self) -> None:
+        """Open the index for writing, making it if there is none.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the disk is full or broken.
         """
-        self._records = Index(self._path / RECORDS, checks=checks)
-        self._repositories = Index(self._path / REPOSITORIES, checks=checks)
+        self._records = Index(self._path / RECORDS)
+        self._repositories = Index(self._path / REPOSITORIES)
+
+    def expect_bulk(self, *, is_bulk: bool) -> None:
+        """Take more memory while much is written to the index, or give it back. Blocks; the thread that writes.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        if isinstance(self._records, Index):
+            self._records.expect_bulk(is_bulk=is_bulk)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index, good or bad."""
+        return all((self._path / name / DATABASE).exists() for name in (RECORDS, REPOSITORIES))
+
+    def check_index(self, is_given_up: Callable[[], bool]) -> None:
+        """Read all of the index, until `is_given_up`. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: it is damaged, or was given up.
+        """
+        for name in (REPOSITORIES, RECORDS):
+            Index.check(self._path / name, is_given_up)
+
+    def take_index(self, other: Shelf) -> None:
+        """Put the index of `other` in the place of this one's, and open it. Blocks; one thread.
+
+        Raises:
+            sqlite3.Error: the disk is full.
+            OSError: the disk is full or broken.
+        """
+        other.close()
+        self.remove_index()
+        other._path.replace(self._path)
+        self.open()
 
     def follow(self) -> None:
         """Open the index that the hub's process keeps, once there is one, and each that takes its place."""
@@ -64,7 +98,8 @@ class Shelf:
             file = (self._path / RECORDS / DATABASE).stat().st_ino
             if file != self._file:
                 self.close()
-                self.open(checks=False)
+                self._records = IndexReader(self._path / RECORDS)
+                self._repositories = IndexReader(self._path / REPOSITORIES)
                 self._file = file
         except (OSError, sqlite3.Error):
             # The hub is only just making it; until then it is asked for everything.
@@ -169,24 +204,42 @@ class Shelf:
         """Show a row that is never written, for as long as there is room in memory."""
         self._recent.put(key, record)
 
-    def write(self, rows: Mapping[str, Record | None], position: str, repositories: set[str]) -> None:
-        """Write rows to the index, with the journal's position that they stand for. Blocks; one thread.
+    def write(self, rows: Mapping[str, Record | None], marks: Mapping[str, str], repositories: set[str]) -> None:
+        """Write rows to the index, and `marks` of how far it has come. Blocks; one thread.
 
         Raises:
             sqlite3.Error: nothing was written.
         """
         if self._records is None or self._repositories is None:
             self.open()
-        assert self._records is not None
-        assert self._repositories is not None
-        self._repositories.write(dict.fromkeys(repositories, b""))
+        assert isinstance(self._records, Index)
+        assert isinstance(self._repositories, Index)
+        if repositories:
+            self._repositories.write(dict.fromkeys(repositories, b""))
         encoded = {key: None if row is None else msgspec.msgpack.encode(row, enc_hook=str) for key, row in rows.items()}
-        self._records.write({**encoded, _POSITION: position.encode()})
+        self._records.write({**encoded, **{name: mark.encode() for name, mark in marks.items()}})
         self.drop_unwritten(rows)
 
+    def mark(self, name: str) -> str:
+        """Return how far the index has come; empty if it does not say.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        value = self._records.get(name) if self._records is not None else None
+        return (value or b"").decode(errors="replace")
+
+    def stored_links(self, repository: str) -> Iterator[tuple[Digest, Link]]:
+        """Yield every digest that may be served under a repository, and as what. Blocks; any thread."""
+        prefix = links_prefix(repository)
+        for key in self._keys(prefix):
+            link = self._stored(key, Link)
+            if link is not None:
+                yield Digest(key.removeprefix(prefix)), link
+
     def stored_link(self, key: str) -> Link | None:
-        """Return the link under a row's key past the memory that only the event loop uses. Blocks; any thread."""
-        return self._stored(key, Link)
+        """Return the link that is written under a row's key. Blocks; any thread."""
+        return self._read(key, Link)
 
     def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
         """Give up rows that will never be written."""
@@ -194,12 +247,6 @@ class Shelf:
             for key, row in rows.items():
                 if self._unwritten.get(key) is row:
                     self._unwritten.pop(key, None)
-
-    @property
-    def position(self) -> str:
-        """The journal's position that the index stands for; empty if it has none."""
-        value = self._records.get(_POSITION) if self._records is not None else None
-        return (value or b"").decode(errors="replace")
 
     def remove_index(self) -> None:
         """Delete the index, to be built anew."""
@@ -229,7 +276,7 @@ class Shelf:
         try:
             return found if self._records is None else found.union(self._records.keys_under(prefix, limit))
         except sqlite3.Error:
-            self._damaged()
+            self.report_damage()
             return found
 
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
@@ -240,10 +287,10 @@ class Shelf:
             value = records.get(key)
             return None if value is None else msgspec.msgpack.decode(value, type=kind, dec_hook=revive)
         except (sqlite3.Error, msgspec.DecodeError, ValueError):
-            self._damaged()
+            self.report_damage()
             return None
 
-    def _damaged(self) -> None:
+    def report_damage(self) -> None:
         """Have the hub rebuild the index; until then what cannot be read is a miss."""
         if not self.is_damaged:
             self.is_damaged = True

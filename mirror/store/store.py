@@ -7,8 +7,10 @@ import contextlib
 import fcntl
 import os
 import uuid
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -22,7 +24,7 @@ from mirror.store.partial import Partial, clear_leftovers
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
-from mirror.store.shelf import Shelf
+from mirror.store.shelf import Record, Shelf
 from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
@@ -30,6 +32,7 @@ FORMAT = 1
 _MOST_UNPUBLISHED = 10_000
 # Verdicts that one run writes down about repositories of which nothing is held.
 _MOST_STRANGERS = 1000
+_LOOK_SECONDS = 0.02
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -39,6 +42,13 @@ class StoreError(LayoverError):
 
 class _Format(msgspec.Struct, frozen=True):
     version: int
+
+
+class _Found(NamedTuple):
+    """What lies in the store: bytes in all, and objects by their kind."""
+
+    size: int
+    objects: Mapping[str, int]
 
 
 class Store:
@@ -62,7 +72,12 @@ class Store:
         self._boot_id = uuid.uuid4().hex
         self._lock = -1
         self._strangers = 0
+        self._is_closing = False
+        self._surveys: list[asyncio.Task[None]] = []
+        self._settling: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._found: Iterator[tuple[str, int]]
         self._journal: Journal
+        self._recovery: Recovery
         self._writer: Writer
 
     def open(self) -> None:
@@ -106,20 +121,12 @@ class Store:
         with contextlib.suppress(OSError):
             self._boot_id = _BOOT_ID.read_text().strip()
         self._journal = Journal(self.path / "journal")
-        recovery = Recovery(self._journal, self.shelf)
-        recovery.run()
+        self._recovery = Recovery(self._journal, self.shelf, self.path)
+        self._recovery.open()
         used = clear_leftovers(self.path / "partial", self._boot_id, self.content)
-        total = 0
-        for size in self.content.scan():
-            used += size
-            total += 1
-        linked = {
-            entry.digest for entry in self._journal.replay(None) if isinstance(entry, Linked) and entry.link.media_type
-        }
-        manifests = sum(1 for digest in linked if self.content.size(digest) is not None)
-        self.objects = {"manifest": manifests, "blob": total - manifests}
+        self._found = self.content.scan()
         self.room = Room(self.path, self._settings.size, self._settings.min_free, used)
-        self._writer = Writer(self._journal, self.shelf, recovery)
+        self._writer = Writer(self._journal, self.shelf, self._recovery)
         self.shelf.on_damage = self._writer.wake
         self.is_open = True
 
@@ -127,16 +134,65 @@ class Store:
         """Start the threads and tasks that write in the background."""
         self._writer.start()
         self._usage.start()
+        self._surveys = [asyncio.create_task(self._check_index()), asyncio.create_task(self._count())]
 
     async def close(self) -> None:
         """Write what waits, and give the store up."""
+        self._is_closing = True
         if self._publishing:
             await asyncio.wait(self._publishing.values())
+        await asyncio.gather(*self._surveys)
         await self._usage.close()
         await asyncio.get_running_loop().run_in_executor(self.disk, self._writer.close)
         self.shelf.close()
         self._journal.close()
         os.close(self._lock)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what the shelf does not know is not held; else `settle` tells more of a repository."""
+        return self._recovery.is_settled
+
+    async def settle(self, repository: Repository) -> None:
+        """Wait until the shelf knows all that is held of a repository, while its index is checked or built anew."""
+        while not self._recovery.is_readable:
+            await asyncio.sleep(_LOOK_SECONDS)
+        if self.is_settled:
+            self._settling.clear()
+            return
+        key = (str(repository), self._recovery.built)
+        if key not in self._settling:
+            self._settling[key] = asyncio.create_task(self._derive(str(repository)))
+        await asyncio.shield(self._settling[key])
+
+    async def _derive(self, repository: str) -> None:
+        loop = asyncio.get_running_loop()
+        derived = await loop.run_in_executor(self.disk, self._recovery.rows_under, repository)
+        self._put((), derived, None)
+
+    async def _check_index(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.disk, self._recovery.check, lambda: self._is_closing)
+
+    async def _count(self) -> None:
+        """Count what lies in the store: that can take long where there is much."""
+        found = await asyncio.get_running_loop().run_in_executor(self.disk, self._counted)
+        for kind, count in found.objects.items():
+            self.objects[kind] += count
+        self.room.count(found.size)
+
+    def _counted(self) -> _Found:
+        linked = {
+            entry.digest.hex
+            for entry in self._journal.replay(None)
+            if isinstance(entry, Linked) and entry.link.media_type
+        }
+        size, objects = 0, {"manifest": 0, "blob": 0}
+        for name, taken in self._found:
+            if self._is_closing:
+                break
+            size += taken
+            objects["manifest" if name in linked else "blob"] += 1
+        return _Found(size, objects)
 
     def set_tag(self, repository: Repository, tag: Tag, state: TagState) -> bool:
         """Remember where a tag points; False, and nothing changed, if what is known is of a later check."""
@@ -196,20 +252,24 @@ class Store:
         return Partial(self.path / "partial", digest, origin, self._boot_id)
 
     def _change(self, repository: Repository, entry: Entry, body: bytes | None, *, survives: bool) -> None:
+        holds = None if isinstance(entry, Judged) else str(repository)
+        self._put((entry,) if survives else (), dict(rows_of(entry, body)), holds)
+
+    def _put(self, entries: tuple[Entry, ...], told: Mapping[str, Record | None], holds: str | None) -> None:
         rows = {}
-        for key, row in rows_of(entry, body):
+        for key, row in told.items():
             known = self.shelf.known_link(key) if isinstance(row, Link) else None
             merged = row.merged(known) if isinstance(row, Link) else row
             if merged != known or merged is None:
                 rows[key] = merged
         if rows:
-            holds = None if isinstance(entry, Judged) else str(repository)
-            self._writer.put(Change((entry,) if survives else (), rows, holds))
+            self._writer.put(Change(entries, rows, holds))
 
     async def _publish_manifest(self, digest: Digest, body: bytes) -> None:
         self.shelf.unpublished.add(digest)
         while len(self.shelf.unpublished) > _MOST_UNPUBLISHED:
             self.shelf.unpublished.pop()
+        await self.room.ready(len(body))
         if not self.room.claim(len(body)):
             return
         fresh = self.path / "partial" / f"{uuid.uuid4().hex}.manifest"

@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -18,14 +18,19 @@ from mirror.store.shelf import Record, Shelf
 
 _MOST_WAITING = 50_000
 _RETRY_SECONDS = 1.0
+_COMPACTION_PAUSE = 10.0
 
 
 class Change(NamedTuple):
-    """What happened to the store: entries that must survive the index, and the rows that follow from them."""
+    """What happened to the store: entries that must survive the index, and the rows that follow from them.
+
+    `is_blind`: the index was not whole then, and may know more of what the rows tell.
+    """
 
     entries: tuple[Entry, ...]
     rows: Mapping[str, Record | None]
     repository: str | None
+    is_blind: bool = False
 
 
 class Writer:
@@ -39,19 +44,22 @@ class Writer:
         self._waiting: list[Change] = []
         self._log = structlog.get_logger("layover.store")
         self._is_failing = False
+        self._steps: Iterator[None] | None = None
+        self._compacts_from = 0.0
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self.wake()
         self._thread.start()
 
     def put(self, change: Change) -> None:
         """Take a change; readers of the shelf see it at once."""
         self._shelf.remember(change.rows)
-        self._changes.put(change)
+        self._changes.put(change._replace(is_blind=not self._recovery.is_settled))
 
     def wake(self) -> None:
-        """Look after the index, though nothing changed."""
+        """Look after index and journal, though nothing changed."""
         self._changes.put(Change((), {}, None))
 
     def close(self) -> None:
@@ -63,17 +71,22 @@ class Writer:
         open_ = True
         while open_:
             open_ = self._collect()
-            if not self._waiting and not self._shelf.is_damaged:
-                continue
             try:
                 self._flush()
+                if open_:
+                    self._tend()
             except Exception as error:  # noqa: BLE001 - without this thread nothing would ever be written again
                 self._failed(error)
+            else:
+                self._succeeded()
 
     def _collect(self) -> bool:
-        """Wait for changes and take all there are; False once the end was asked for."""
+        """Wait for changes and take all there are, or for none where there is more to do; False at the end."""
         try:
-            change = self._changes.get(timeout=_RETRY_SECONDS if self._is_failing else None)
+            if self._steps is not None:
+                change = self._changes.get_nowait()
+            else:
+                change = self._changes.get(timeout=_RETRY_SECONDS if self._is_failing else None)
         except queue.Empty:
             return True
         if self._is_failing and change is not None:
@@ -88,27 +101,64 @@ class Writer:
         return False
 
     def _flush(self) -> None:
-        try:
-            if self._shelf.is_damaged:
-                self._log.warning("the index is damaged and is rebuilt from the journal and the content")
-                self._recovery.rebuild()
-            entries = [entry for change in self._waiting for entry in change.entries]
-            position = self._journal.append(entries) if entries else self._journal.end
-            self._waiting = [change._replace(entries=()) for change in self._waiting]
-            rows = {key: row for change in self._waiting for key, row in change.rows.items()}
-            repositories = {change.repository for change in self._waiting if change.repository is not None}
-            self._shelf.write(rows, str(position), repositories)
-        except (OSError, sqlite3.Error) as error:
-            if type(error) is sqlite3.DatabaseError:
-                self._shelf.is_damaged = True
-            self._failed(error)
+        """Write what waits: to the journal at once, to the index unless it is damaged.
+
+        Raises:
+            OSError: the disk is full or broken.
+            sqlite3.Error: likewise.
+        """
+        entries = [entry for change in self._waiting for entry in change.entries]
+        if entries:
+            self._journal.append(entries)
+        self._waiting = [change._replace(entries=()) for change in self._waiting]
+        if not self._waiting or not self._recovery.is_writable:
             return
+        rows = {key: row for change in self._waiting for key, row in change.rows.items()}
+        repositories = {change.repository for change in self._waiting if change.repository is not None}
+        if any(change.is_blind for change in self._waiting):
+            rows = self._recovery.merged(rows)
+        self._shelf.write(rows, self._recovery.marks(), repositories)
+        for change in self._waiting:
+            self._shelf.drop_unwritten(change.rows)
+        self._waiting = []
+
+    def _tend(self) -> None:
+        """Do a step of what the index needs, or else shorten the journal once most of it was replaced.
+
+        Raises:
+            OSError: the disk is full or broken.
+            sqlite3.Error: likewise.
+        """
+        try:
+            self._steps = self._steps or self._recovery.steps()
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+        except (OSError, sqlite3.Error):
+            self._steps = None
+            raise
+        if self._steps is None and not self._waiting and self._recovery.is_settled:
+            self._compact()
+
+    def _compact(self) -> None:
+        if not self._journal.wants_compaction or time.monotonic() < self._compacts_from:
+            return
+        self._compacts_from = time.monotonic() + _COMPACTION_PAUSE
+        try:
+            self._journal.compact()
+        except OSError as error:
+            self._log.error("the journal cannot be compacted", error=str(error))
+            return
+        self._shelf.write({}, self._recovery.marks(), set())
+
+    def _succeeded(self) -> None:
         if self._is_failing:
             self._log.info("the store's journal and index are written again")
         self._is_failing = False
-        self._waiting = []
 
     def _failed(self, error: Exception) -> None:
+        if type(error) is sqlite3.DatabaseError:
+            self._shelf.is_damaged = True
         if not self._is_failing:
             self._log.error("the store's journal or index cannot be written", error=repr(error))
         self._is_failing = True

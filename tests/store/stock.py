@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,8 @@ async def opened(path: Path, upstreams: Upstreams = NO_CREDENTIALS) -> AsyncIter
     try:
         store.open()
         store.start()
+        while not (store.is_settled and store.room.is_counted):
+            await asyncio.sleep(0.005)
         yield store
         await store.close()
     finally:

@@ -27,7 +27,7 @@ class Trap:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[Index]:
-    found = Index(tmp_path / "index", checks=True)
+    found = Index(tmp_path / "index")
     yield found
     found.close()
 
@@ -43,7 +43,7 @@ class TestRows:
     def test_are_kept__over_a_close(self, index: Index, tmp_path: Path) -> None:
         index.write({"b": b"2", "a": b"", "ä": bytes(range(256))})
         index.close()
-        again = Index(tmp_path / "index", checks=True)
+        again = Index(tmp_path / "index")
         assert list(again.keys()) == ["a", "b", "ä"]
         assert [again.get(key) for key in ("a", "b", "ä", "none")] == [b"", b"2", bytes(range(256)), None]
         again.close()
@@ -109,12 +109,12 @@ class TestOpening:
         (tmp_path / "index").mkdir()
         (tmp_path / "index" / DATABASE).write_bytes(content)
         with pytest.raises(sqlite3.DatabaseError):
-            Index(tmp_path / "index", checks=True)
+            Index(tmp_path / "index")
 
     @pytest.mark.parametrize("name", ["a b", "a?b=c", "a#b", "a%20b", "ä", "a'b\"c"])
     def test_opens__under_any_name(self, name: str, tmp_path: Path) -> None:
         for content in (None, b"1"):
-            index = Index(tmp_path / name, checks=True)
+            index = Index(tmp_path / name)
             assert index.get("a") == content
             index.write({"a": b"1"})
             index.close()

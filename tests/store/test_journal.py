@@ -150,7 +150,7 @@ class TestCompaction:
     def test_keeps__everything_that_links_allowed_together(self, path: Path) -> None:
         parts = (link(1, "text/plain", is_blob=False), link(1, None, size=7), link(2))
         kept = self.compacted(path, *parts)
-        assert kept == [link(1, "text/plain", is_blob=True, size=7), link(2)]
+        assert sorted(kept, key=repr) == sorted([link(1, "text/plain", is_blob=True, size=7), link(2)], key=repr)
 
     def test_keeps_apart__repositories_with_the_same_names(self, path: Path) -> None:
         other = TagSet("ghcr.io/library/app", "a", tag("a", 5).state)

@@ -15,7 +15,9 @@ STEPS = st.lists(st.tuples(st.sampled_from(["claim", "spend", "unclaim", "free"]
 
 
 def bounded(amount: int, used: int = 0) -> Room:
-    return Room(Path("/"), Size(amount, is_share=False), NOTHING, used)
+    room = Room(Path("/"), Size(amount, is_share=False), NOTHING, 0)
+    room.count(used)
+    return room
 
 
 @settings(deadline=None)
