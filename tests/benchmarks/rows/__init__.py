@@ -8,11 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tests.benchmarks.results import Result
+from tests.benchmarks.rows import growth
 from tests.benchmarks.rows.cold import crowd, one_client, staggered
 from tests.benchmarks.rows.contention import busy
 from tests.benchmarks.rows.faults import corrupt, cut, hang, limited, stall
 from tests.benchmarks.rows.memory import readers, streams
 from tests.benchmarks.rows.ranges import fetched, seek
+from tests.benchmarks.rows.stock import objects
 from tests.benchmarks.rows.warm import blob, manifest
 from tests.benchmarks.scale import Scale
 
@@ -35,11 +37,19 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "ranges": fetched,
         "readers": readers,
         "streams": streams,
+        "objects": objects,
     }
 )
 """What `make bench` measures."""
 
-GROWTH: Mapping[str, Row] = MappingProxyType({})
+GROWTH: Mapping[str, Row] = MappingProxyType(
+    {
+        "growth-clients": growth.clients,
+        "growth-blobs": growth.blobs,
+        "growth-objects": growth.objects,
+        "growth-doors": growth.doors,
+    }
+)
 """What is measured when it is asked for: how cost grows."""
 
 EVERY: Mapping[str, Row] = MappingProxyType({**ROWS, **GROWTH})
