@@ -14,9 +14,10 @@ from rich.console import Console
 from tests.benchmarks.results import OURS, Result
 from tests.benchmarks.rows import EVERY, GROWTH, ROWS, measure
 from tests.benchmarks.scale import QUICK, Scale
-from tests.benchmarks.table import SERVERS, document, table
+from tests.benchmarks.servers import NAMES, Missing
+from tests.benchmarks.table import LEGEND, document, table
 
-_WIDTH = 160
+_WIDTH = 200
 
 
 def main() -> None:
@@ -26,18 +27,21 @@ def main() -> None:
     scale = dataclasses.replace(scale, rounds=options.rounds or scale.rounds, servers=tuple(options.servers))
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     results: list[Result] = []
-    broken = []
+    absent, broken = [], []
     for row in options.rows:
         description = " ".join((EVERY[row].__doc__ or "").split())
         began = time.monotonic()
         try:
             results += measure(row, scale, options.folder)
+        except Missing as missing:
+            absent.append(f"{row}: not measured: {missing}")
         except (OSError, RuntimeError, AssertionError, ValueError) as error:  # the other rows keep their numbers
             broken.append(f"{row}: {type(error).__name__}: {error}")
         took = f"({time.monotonic() - began:.0f} s)"
         console.print(f"{row}: {description} {took}", highlight=False, soft_wrap=True)
-    console.print(table(results))
-    for note in _notes(results) + broken:
+    console.print(table(results, is_markdown=not sys.stdout.isatty()))
+    console.print(LEGEND, highlight=False, soft_wrap=True, markup=False)
+    for note in _notes(results) + absent + broken:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     if options.json is not None:
         options.json.write_text(json.dumps(document(results, scale) | {"broken": broken}, indent=2) + "\n")
@@ -57,12 +61,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=_names, default=list(ROWS), help=f"of {','.join(EVERY)}")
     parser.add_argument("--rounds", type=int, help="how often each server has its turn")
-    parser.add_argument("--servers", type=_names, default=list(SERVERS), help=f"of {','.join(SERVERS)}")
+    parser.add_argument("--servers", type=_names, default=list(NAMES), help=f"of {','.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="short and small: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE")
     parser.add_argument("--folder", type=Path, help="where the servers keep what they cache")
     options = parser.parse_args()
-    if unknown := set(options.rows) - set(EVERY) | set(options.servers) - set(SERVERS):
+    if unknown := set(options.rows) - set(EVERY) | set(options.servers) - set(NAMES):
         parser.error(f"no such rows or servers: {', '.join(sorted(unknown))}")
     if OURS not in options.servers:
         parser.error(f"{OURS} is always measured")

@@ -7,7 +7,7 @@ import subprocess
 
 from tests.benchmarks.clients import ACCEPT
 from tests.benchmarks.processes import cpu_seconds
-from tests.benchmarks.servers import Server, find
+from tests.benchmarks.servers import Missing, Server, find
 
 _CONNECTIONS = 32
 
@@ -15,11 +15,11 @@ _CONNECTIONS = 32
 def requests_per_second(server: Server, path: str, seconds: int) -> tuple[float, float]:
     """Return requests per second over 32 connections, and the server's CPU µs for each.
 
-    RuntimeError when any answer was not the one asked for, or when wrk is not installed.
+    RuntimeError when any answer was not the one asked for; Missing when wrk is not installed.
     """
     program = find("wrk")
     if program is None:
-        raise RuntimeError("wrk is not installed")
+        raise Missing("wrk is not installed")
     command = (program, "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}s", "-H", f"Accept: {ACCEPT}", server.url + path)
     before = cpu_seconds(server.pid)
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + 30, text=True).stdout

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.benchmarks.content import MIB
+from tests.benchmarks.servers import NAMES
 
 
 @dataclass(frozen=True)
 class Scale:
     """The full measure; `share` makes images smaller by that factor."""
 
-    servers: tuple[str, ...] = ("layover", "nginx", "distribution", "zot")
+    servers: tuple[str, ...] = NAMES
     rounds: int = 3
     share: float = 1.0
     load_seconds: int = 5

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,10 @@ http {{
 """
 
 
+class Missing(RuntimeError):
+    """A program without which a row cannot be measured is not installed."""
+
+
 class Server(NamedTuple):
     """A server under measurement, by the root of its process tree."""
 
@@ -69,9 +73,9 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=os.pathsep.join(folders))
 
 
-def missing(names: list[str]) -> list[str]:
-    """Return those of these servers that are not installed."""
-    return [name for name in names if name in _PROGRAMS and find(_PROGRAMS[name]) is None]
+def installed(names: Iterable[str]) -> list[str]:
+    """Return those of these servers that can be started here."""
+    return [name for name in names if name not in _PROGRAMS or find(_PROGRAMS[name]) is not None]
 
 
 def start(name: str, origin: str, folder: Path) -> AbstractContextManager[Server]:
@@ -139,6 +143,9 @@ def _zot(origin: str, folder: Path) -> Iterator[Server]:
 _SERVERS: Mapping[str, Callable[[str, Path], AbstractContextManager[Server]]] = MappingProxyType(
     {"layover": layover, "nginx": _nginx, "distribution": _distribution, "zot": _zot}
 )
+NAMES = tuple(_SERVERS)
+"""Every server that can be compared; ours first."""
+
 _PROGRAMS = MappingProxyType({"nginx": "nginx", "distribution": "registry", "zot": "zot"})
 
 

@@ -1,4 +1,4 @@
-"""Results as a table, as Markdown and as JSON."""
+"""Results as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import dataclasses
 import os
 import platform
 
+from rich import box
 from rich.table import Table
 
 from tests.benchmarks.results import Result
 from tests.benchmarks.scale import Scale
+from tests.benchmarks.servers import NAMES
 
-SERVERS = ("layover", "nginx", "distribution", "zot")
+LEGEND = """Medians of all rounds. ratio: Layover's by that of the target's server, else by nginx's.
+≈ not measured: an earlier ratio to nginx stands in. [..] an earlier figure, for comparison alone."""
 _MISSING = "-"
 _VERDICTS = {"met": "green", "missed": "red", "not measured": "yellow", "": ""}
 
 
-def table(results: list[Result]) -> Table:
-    """Return the medians, ratios and verdicts as a table."""
-    drawn = Table(caption=f"Medians; {os.cpu_count()} cores. ratio: Layover's to the target's server, else to nginx's. "
-                  "≈: not measured; an earlier ratio to nginx stands in. [..]: an earlier figure.")  # fmt: skip
+def table(results: list[Result], *, is_markdown: bool = False) -> Table:
+    """Return the medians, ratios and verdicts as a table: for a terminal, or for a page."""
+    drawn = Table(box=box.MARKDOWN if is_markdown else box.HEAVY_HEAD)
     for heading in ("work", "unit"):
         drawn.add_column(heading)
-    for heading in (*SERVERS, "ratio", "target"):
+    for heading in (*NAMES, "ratio", "target"):
         drawn.add_column(heading, justify="right")
     drawn.add_column("verdict")
     for result in results:
@@ -50,7 +52,7 @@ def document(results: list[Result], scale: Scale) -> dict[str, object]:
 def _cells(result: Result) -> list[str]:
     ratio = _MISSING if result.ratio is None else f"{result.ratio:.2f}"
     target = _MISSING if result.target is None else str(result.target)
-    return [result.name, result.unit, *(_cell(result, server) for server in SERVERS), ratio, target]
+    return [result.name, result.unit, *(_cell(result, server) for server in NAMES), ratio, target]
 
 
 def _cell(result: Result, server: str) -> str:

@@ -40,6 +40,7 @@ def test_costs_a_round_trip_to_connect_and_one_to_ask__line() -> None:
 def test_keeps_its_rate__pieces_asked_for_late() -> None:
     pace = Pace(1000)
     now = 10.0
+    pace.begin(now)
     for _ in range(100):
         now = pace.through(100, now) + 0.005  # each wakes late
     assert now == pytest.approx(20.0, abs=0.05)
@@ -48,8 +49,11 @@ def test_keeps_its_rate__pieces_asked_for_late() -> None:
 
 def test_does_not_save_up__idle_line() -> None:
     pace = Pace(1000)
-    assert pace.through(100, 10.0) == pytest.approx(10.08)
-    assert pace.through(1000, 99.0) == pytest.approx(99.98)
+    pace.begin(10.0)
+    assert pace.through(100, 10.0) == pytest.approx(10.1)
+    pace.end()
+    pace.begin(99.0)
+    assert pace.through(1000, 99.0) == pytest.approx(100.0)
 
 
 def test_stalls_once_for_each_offset__several() -> None:

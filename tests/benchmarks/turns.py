@@ -16,12 +16,6 @@ from tests.benchmarks.servers import Server
 SLOW = frozenset({"distribution", "zot"})
 
 
-def installed(names: Sequence[str]) -> list[str]:
-    """Return those of these servers that can be started here."""
-    absent = servers.missing(list(names))
-    return [name for name in names if name not in absent]
-
-
 def turns(names: Sequence[str], rounds: int, once: Collection[str] = frozenset()) -> Iterator[str]:
     """Yield each name once a round, those of `once` in the first alone; the order turns round each time."""
     for number in range(rounds):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MIB = 2**20
-# What an answer that was late may catch up: an event loop wakes late, and the line would be slower than it says.
-_SLACK_SECONDS = 0.02
+# What a transfer that is late may catch up: an event loop wakes late, and the line would be slower than it says.
+_SLACK_SECONDS = 0.25
 
 
 class Line(NamedTuple):
@@ -31,6 +31,17 @@ class Pace:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._free_at = 0.0
+        self._transfers = 0
+
+    def begin(self, now: float) -> None:
+        """Let one more transfer begin; what an idle line could have carried is lost."""
+        if not self._transfers:
+            self._free_at = max(self._free_at, now)
+        self._transfers += 1
+
+    def end(self) -> None:
+        """Let one transfer be over."""
+        self._transfers -= 1
 
     def through(self, size: int, now: float) -> float:
         """Take `size` bytes on at `now` and return when the last of them is through."""

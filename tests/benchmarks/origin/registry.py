@@ -16,7 +16,9 @@ from tests.benchmarks.origin.line import Line, Pace, answered_at
 from tests.benchmarks.origin.process import Cost
 
 _PIECE = 2**18
-_PACED_PIECE = 2**16
+_PACED_PIECE = 2**17
+# The first bytes of an answer are through before a whole piece would be.
+_FIRST_PIECE = 2**14
 
 
 class _Connection:
@@ -130,6 +132,17 @@ class Registry:
         connection.writer.write(head(206 if asked else 200, headers | {"Content-Length": stop - start}))
         if request.method == "HEAD":
             return True
+        now = asyncio.get_running_loop().time()
+        for pace in (connection.pace, self._pace):
+            pace.begin(now)
+        try:
+            return await self._send_body(connection, blob, start, stop)
+        finally:
+            for pace in (connection.pace, self._pace):
+                pace.end()
+
+    async def _send_body(self, connection: _Connection, blob: Content, start: int, stop: int) -> bool:
+        """Send part of a blob, with what faults there are; tell whether all of it went out."""
         end = min(stop, start + self._faults.cut) if self._faults.cut else stop
         if (stalled := self._faults.stall_within(start, end)) is not None:
             await self._pieces(connection, blob, start, stalled)
@@ -144,8 +157,10 @@ class Registry:
     async def _pieces(self, connection: _Connection, blob: Content, start: int, stop: int) -> None:
         paced = self._line.connection_rate or self._line.total_rate
         loop = asyncio.get_running_loop()
+        limit = _FIRST_PIECE if paced else _PIECE
         while start < stop:
-            piece = blob.piece(start, min(_PACED_PIECE if paced else _PIECE, stop - start))
+            piece = blob.piece(start, min(limit, stop - start))
+            limit = _PACED_PIECE if paced else _PIECE
             if paced:
                 now = loop.time()
                 free = max(connection.pace.through(len(piece), now), self._pace.through(len(piece), now))

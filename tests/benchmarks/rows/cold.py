@@ -13,7 +13,11 @@ from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.recorded import RECORDED
 from tests.benchmarks.results import Result, Target
 from tests.benchmarks.scale import Scale
-from tests.benchmarks.turns import SLOW, alone, installed, turns
+from tests.benchmarks.servers import installed
+from tests.benchmarks.turns import SLOW, alone, turns
+
+# To two decimals: that a connection which ends early has brought a little for nothing is no second fetch.
+_ONCE = Target("at most", 1.004)
 
 
 class Cold(NamedTuple):
@@ -31,7 +35,7 @@ def crowd(scale: Scale, folder: Path) -> list[Result]:
     work = f"{scale.clients} clients, cold {sum(layers) // MIB} MiB, LAN"
     wall = Result(work, "s", Target("at most", 1.1, "nginx"), RECORDED["crowd wall"])
     cpu = Result(work, "CPU s", Target("at most", 2.0, "nginx"), RECORDED["crowd CPU"])
-    fetched = Result(work, "x upstream", Target("at most", 1.0), RECORDED["crowd bytes"])
+    fetched = Result(work, "x upstream", _ONCE, RECORDED["crowd bytes"])
     order = turns(installed(scale.servers), scale.rounds)
     for cold in pulls(order, layers, LAN, folder, clients=scale.clients):
         take(cold, [(wall, cold.crowd.seconds), (cpu, cold.cpu), (fetched, cold.fetched)])
@@ -56,7 +60,7 @@ def staggered(scale: Scale, folder: Path) -> list[Result]:
     layers, clients = scale.layers(80, 50, 20, 6), max(2, int(20 * scale.share))
     work = f"{clients} clients 300 ms apart, cold {sum(layers) // MIB} MiB, the line"
     wall = Result(work, "s", Target("at most", 8.0), RECORDED["stagger wall"])
-    fetched = Result(work, "x upstream", Target("at most", 1.0), RECORDED["stagger bytes"])
+    fetched = Result(work, "x upstream", _ONCE, RECORDED["stagger bytes"])
     for cold in pulls(_slow_turns(scale), layers, WAN, folder, clients=clients, gap=0.3):
         take(cold, [(wall, cold.crowd.seconds), (fetched, cold.fetched)])
     return [wall, fetched]

@@ -11,7 +11,8 @@ from tests.benchmarks.prober import percentile, probe
 from tests.benchmarks.readers import Downloads
 from tests.benchmarks.results import Result, Target
 from tests.benchmarks.scale import Scale
-from tests.benchmarks.turns import installed, side_by_side, turns
+from tests.benchmarks.servers import installed
+from tests.benchmarks.turns import side_by_side, turns
 
 _DOWNLOADS = 16
 

@@ -12,7 +12,8 @@ from tests.benchmarks.origin import LAN, WAN, Faults, Line, Origin
 from tests.benchmarks.recorded import RECORDED
 from tests.benchmarks.results import OURS, Result, Target
 from tests.benchmarks.scale import Scale
-from tests.benchmarks.turns import SLOW, alone, installed, turns
+from tests.benchmarks.servers import installed
+from tests.benchmarks.turns import SLOW, alone, turns
 
 _LATER_PULLS = 5
 _PATIENCE = 40.0

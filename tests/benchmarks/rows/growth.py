@@ -14,7 +14,8 @@ from tests.benchmarks.readers import Downloads
 from tests.benchmarks.results import OURS, Result
 from tests.benchmarks.rows.stock import measure, stocked
 from tests.benchmarks.scale import Scale
-from tests.benchmarks.turns import alone, installed, turns
+from tests.benchmarks.servers import installed
+from tests.benchmarks.turns import alone, turns
 
 _CLIENTS = (1, 10, 50, 100, 200)
 _BLOBS = (1, 16, 256, 1024, 4096)

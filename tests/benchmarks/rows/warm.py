@@ -13,7 +13,8 @@ from tests.benchmarks.readers import read
 from tests.benchmarks.recorded import RECORDED
 from tests.benchmarks.results import Result, Target
 from tests.benchmarks.scale import Scale
-from tests.benchmarks.turns import installed, side_by_side, turns
+from tests.benchmarks.servers import installed
+from tests.benchmarks.turns import side_by_side, turns
 
 
 def manifest(scale: Scale, folder: Path) -> list[Result]:
