@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,32 +21,47 @@ from tests.benchmarks.table import LEGEND, document, table
 _WIDTH = 200
 
 
+@dataclasses.dataclass
+class _Outcome:
+    """What was measured; what could not be, for want of a program; and what broke."""
+
+    results: list[Result] = dataclasses.field(default_factory=list)
+    absent: list[str] = dataclasses.field(default_factory=list)
+    broken: list[str] = dataclasses.field(default_factory=list)
+
+
 def main() -> None:
     """Run the rows asked for."""
     options = _options()
     scale = QUICK if options.quick else Scale()
     scale = dataclasses.replace(scale, rounds=options.rounds or scale.rounds, servers=tuple(options.servers))
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    results: list[Result] = []
-    absent, broken = [], []
-    for row in options.rows:
-        description = " ".join((EVERY[row].__doc__ or "").split())
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    outcome = _Outcome()
+    try:
+        _measure(options.rows, scale, options.folder, console, outcome)
+    except KeyboardInterrupt:
+        outcome.broken.append("interrupted")
+    console.print(table(outcome.results, is_markdown=not sys.stdout.isatty()))
+    for line in (LEGEND, *_notes(outcome.results), *outcome.absent, *outcome.broken):
+        console.print(line, soft_wrap=True, markup=False)
+    if options.json is not None:
+        told = document(outcome.results, scale) | {"broken": outcome.broken}
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
+    sys.exit(bool(outcome.broken))
+
+
+def _measure(rows: list[str], scale: Scale, folder: Path | None, console: Console, outcome: _Outcome) -> None:
+    """Measure row by row; one that breaks does not cost the others their numbers."""
+    for row in rows:
+        console.print(f"{row}: {' '.join((EVERY[row].__doc__ or '').split())}", end=" ", soft_wrap=True)
         began = time.monotonic()
         try:
-            results += measure(row, scale, options.folder)
+            outcome.results += measure(row, scale, folder)
         except Missing as missing:
-            absent.append(f"{row}: not measured: {missing}")
-        except (OSError, RuntimeError, AssertionError, ValueError) as error:  # the other rows keep their numbers
-            broken.append(f"{row}: {type(error).__name__}: {error}")
-        took = f"({time.monotonic() - began:.0f} s)"
-        console.print(f"{row}: {description} {took}", highlight=False, soft_wrap=True)
-    console.print(table(results, is_markdown=not sys.stdout.isatty()))
-    console.print(LEGEND, highlight=False, soft_wrap=True, markup=False)
-    for note in _notes(results) + absent + broken:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    if options.json is not None:
-        options.json.write_text(json.dumps(document(results, scale) | {"broken": broken}, indent=2) + "\n")
-    sys.exit(bool(broken))
+            outcome.absent.append(f"{row}: not measured: {missing}")
+        except (OSError, RuntimeError, AssertionError, ValueError, subprocess.SubprocessError) as error:
+            outcome.broken.append(f"{row}: {type(error).__name__}: {error}")
+        console.print(f"({time.monotonic() - began:.0f} s)")
 
 
 def _notes(results: list[Result]) -> list[str]:

@@ -16,7 +16,7 @@ from tests.benchmarks.scale import Scale
 from tests.benchmarks.servers import installed
 from tests.benchmarks.turns import SLOW, alone, turns
 
-# To two decimals: that a connection which ends early has brought a little for nothing is no second fetch.
+# Once, to two decimals.
 _ONCE = Target("at most", 1.004)
 
 
