@@ -16,7 +16,7 @@ from tests.benchmarks.results import OURS, Result
 from tests.benchmarks.rows import EVERY, GROWTH, ROWS, measure
 from tests.benchmarks.scale import QUICK, Scale
 from tests.benchmarks.servers import NAMES, Missing
-from tests.benchmarks.table import LEGEND, document, table
+from tests.benchmarks.table import LEGEND, document, machine, table
 
 _WIDTH = 200
 
@@ -37,6 +37,8 @@ def main() -> None:
     scale = dataclasses.replace(scale, rounds=options.rounds or scale.rounds, servers=tuple(options.servers))
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
     outcome = _Outcome()
+    before = machine()
+    console.print(", ".join(f"{name} {value}" for name, value in before.items()))
     try:
         _measure(options.rows, scale, options.folder, console, outcome)
     except KeyboardInterrupt:
@@ -45,7 +47,7 @@ def main() -> None:
     for line in (LEGEND, *_notes(outcome.results), *outcome.absent, *outcome.broken):
         console.print(line, soft_wrap=True, markup=False)
     if options.json is not None:
-        told = document(outcome.results, scale) | {"broken": outcome.broken}
+        told = {"machine": before, "broken": outcome.broken} | document(outcome.results, scale)
         options.json.write_text(json.dumps(told, indent=2) + "\n")
     sys.exit(bool(outcome.broken))
 

@@ -33,6 +33,12 @@ def table(results: list[Result], *, is_markdown: bool = False) -> Table:
     return drawn
 
 
+def machine() -> dict[str, object]:
+    """Return what the figures depend on: the machine, and how busy it is just now."""
+    load = round(os.getloadavg()[0], 2)
+    return {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(), "load": load}
+
+
 def document(results: list[Result], scale: Scale) -> dict[str, object]:
     """Return everything as JSON has it."""
     rows = [
@@ -45,8 +51,7 @@ def document(results: list[Result], scale: Scale) -> dict[str, object]:
         }
         for result in results
     ]
-    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
-    return {"machine": machine, "scale": dataclasses.asdict(scale), "rows": rows}
+    return {"scale": dataclasses.asdict(scale), "rows": rows}
 
 
 def _cells(result: Result) -> list[str]:
