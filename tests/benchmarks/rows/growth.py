@@ -23,6 +23,7 @@ _OBJECTS = (1_000, 10_000, 50_000, 200_000)
 _DOORS = (1, 2, 3, 4)
 _GIB = 2**30
 _READERS = 4
+_PATIENCE = 600.0
 
 
 def clients(scale: Scale, folder: Path) -> list[Result]:
@@ -37,7 +38,7 @@ def clients(scale: Scale, folder: Path) -> list[Result]:
             for name in turns(_names(scale), scale.rounds):
                 with alone(name, origin.url, folder) as server, MemoryWatch(server.pid) as watch:
                     before = cpu_seconds(server.pid)
-                    crowd = pull(server.url, "cold", count)
+                    crowd = pull(server.url, "cold", count, patience=_PATIENCE)
                     used = cpu_seconds(server.pid) - before
                 if crowd.failed:
                     wall.fail(name, crowd.failed[0])
@@ -59,7 +60,7 @@ def blobs(scale: Scale, folder: Path) -> list[Result]:
             for name in turns(_names(scale), scale.rounds):
                 with alone(name, origin.url, folder) as server, MemoryWatch(server.pid) as watch:
                     before = cpu_seconds(server.pid)
-                    wall.add(name, pull(server.url, "cold").seconds)
+                    wall.add(name, pull(server.url, "cold", patience=_PATIENCE).seconds)
                     cold.add(name, cpu_seconds(server.pid) - before)
                     before = cpu_seconds(server.pid)
                     with Downloads(server.url + origin.layer_path("cold"), _READERS) as downloads:
