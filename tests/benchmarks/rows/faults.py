@@ -72,7 +72,7 @@ def corrupt(scale: Scale, folder: Path) -> list[Result]:
         for name in turns(_names(scale), scale.rounds, once=SLOW):
             with alone(name, origin.url, folder) as server:
                 origin.fail(Faults(corrupt=True))
-                delivered.add(name, sum(pulled.wrong for pulled in pull(server.url, "cold", 3).pulls))
+                delivered.add(name, sum(pulled.wrong > 0 for pulled in pull(server.url, "cold", 3).pulls))
                 origin.fail()
                 again = pull(server.url, "cold")
             healed.add(name, not again.failed)
