@@ -5,80 +5,94 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.rows import QUICK, ROWS, Result, Scale, measure
+from tests.benchmarks.results import OURS, Result
+from tests.benchmarks.rows import EVERY, GROWTH, ROWS, measure
+from tests.benchmarks.scale import QUICK, Scale
+from tests.benchmarks.servers import NAMES, Missing
+from tests.benchmarks.table import LEGEND, document, machine, table
 
-_SERVERS = ("layover", "nginx")
-_MISSING = "not measured"
-_WIDTH = 120
+_WIDTH = 200
+
+
+@dataclasses.dataclass
+class _Outcome:
+    """What was measured; what could not be, for want of a program; and what broke."""
+
+    results: list[Result] = dataclasses.field(default_factory=list)
+    absent: list[str] = dataclasses.field(default_factory=list)
+    broken: list[str] = dataclasses.field(default_factory=list)
 
 
 def main() -> None:
     """Run the rows asked for."""
     options = _options()
     scale = QUICK if options.quick else Scale()
-    scale = dataclasses.replace(scale, rounds=options.rounds)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    results: list[Result] = []
+    scale = dataclasses.replace(scale, rounds=options.rounds or scale.rounds, servers=tuple(options.servers))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    outcome = _Outcome()
+    before = machine()
+    console.print(", ".join(f"{name} {value}" for name, value in before.items()))
     try:
-        for row in options.rows:
-            console.print(f"{row}: {' '.join((ROWS[row].__doc__ or '').split())}", highlight=False, soft_wrap=True)
-            results += measure(row, scale, options.folder)
-    finally:  # a row that breaks does not cost the others their numbers
-        console.print(_table(results))
-        for note in (f"{result.name}: {note}" for result in results for note in result.notes):
-            console.print(note, highlight=False, soft_wrap=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(_document(results, scale), indent=2) + "\n")
+        _measure(options.rows, scale, options.folder, console, outcome)
+    except KeyboardInterrupt:
+        outcome.broken.append("interrupted")
+    console.print(table(outcome.results, is_markdown=not sys.stdout.isatty()))
+    for line in (LEGEND, *_notes(outcome.results), *outcome.absent, *outcome.broken):
+        console.print(line, soft_wrap=True, markup=False)
+    if options.json is not None:
+        told = {"machine": before, "broken": outcome.broken} | document(outcome.results, scale)
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
+    sys.exit(bool(outcome.broken))
+
+
+def _measure(rows: list[str], scale: Scale, folder: Path | None, console: Console, outcome: _Outcome) -> None:
+    """Measure row by row; one that breaks does not cost the others their numbers."""
+    for row in rows:
+        console.print(f"{row}: {' '.join((EVERY[row].__doc__ or '').split())}", end=" ", soft_wrap=True)
+        began = time.monotonic()
+        try:
+            outcome.results += measure(row, scale, folder)
+        except Missing as missing:
+            outcome.absent.append(f"{row}: not measured: {missing}")
+        except (OSError, RuntimeError, AssertionError, ValueError, subprocess.SubprocessError) as error:
+            outcome.broken.append(f"{row}: {type(error).__name__}: {error}")
+        console.print(f"({time.monotonic() - began:.0f} s)")
+
+
+def _notes(results: list[Result]) -> list[str]:
+    notes = [f"{result.name}: {note}" for result in results for note in result.notes]
+    return notes + [f"{result.name}: {name}: {why}" for result in results for name, why in result.failures.items()]
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(ROWS), help=f"of {','.join(ROWS)}")
-    parser.add_argument("--rounds", type=int, default=Scale.rounds, help="how often each server has its turn")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=__doc__,
+        epilog=f"Asked for by name alone, since they take long: {', '.join(GROWTH)}.",
+    )
+    parser.add_argument("--rows", type=_names, default=list(ROWS), help=f"of {','.join(EVERY)}")
+    parser.add_argument("--rounds", type=int, help="how often each server has its turn")
+    parser.add_argument("--servers", type=_names, default=list(NAMES), help=f"of {','.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="short and small: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE")
     parser.add_argument("--folder", type=Path, help="where the servers keep what they cache")
     options = parser.parse_args()
-    if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
+    if unknown := set(options.rows) - set(EVERY) | set(options.servers) - set(NAMES):
+        parser.error(f"no such rows or servers: {', '.join(sorted(unknown))}")
+    if OURS not in options.servers:
+        parser.error(f"{OURS} is always measured")
     return options
 
 
-def _table(results: list[Result]) -> Table:
-    table = Table(caption=f"medians; {os.cpu_count()} cores")
-    for name in ("work", "unit"):
-        table.add_column(name)
-    for name in (*_SERVERS, "ratio", "target"):
-        table.add_column(name, justify="right")
-    for result in results:
-        ratio = _MISSING if result.ratio is None else f"{result.ratio:.2f}"
-        medians = (_number(result.median(server)) for server in _SERVERS)
-        table.add_row(result.name, result.unit, *medians, ratio, result.target)
-    return table
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _MISSING
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-
-
-def _document(results: list[Result], scale: Scale) -> dict[str, object]:
-    rows = [
-        dataclasses.asdict(result)
-        | {"ratio": result.ratio, "medians": {server: result.median(server) for server in result.values}}
-        for result in results
-    ]
-    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
-    return {"machine": machine, "scale": dataclasses.asdict(scale), "rows": rows}
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 if __name__ == "__main__":

@@ -31,30 +31,38 @@ def cpu_seconds(root: int) -> float:
     return sum(sum(map(int, fields[11:15])) for pid in tree(root) if (fields := _stat(pid))) / _TICKS
 
 
-def proportional_bytes(root: int) -> int:
-    """Return the proportional set sizes (PSS) of a tree's processes, summed."""
-    total = 0
+def proportional_bytes(root: int) -> list[int]:
+    """Return the proportional set size (PSS) of each of a tree's processes."""
+    sizes = []
     for pid in tree(root):
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue  # it has just ended
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
+        sizes.append(sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")))
+    return sizes
 
 
 class MemoryWatch:
-    """Samples the summed PSS of a tree while its context lasts; `peak` is the highest sample in bytes."""
+    """Samples the PSS of a tree while its context lasts.
+
+    `peak` is the highest sum in bytes, `peak_process` the most that any one of its processes had.
+    """
 
     def __init__(self, root: int) -> None:
-        self.peak = 0
+        self.peak = self.peak_process = 0
         self._root = root
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="memory-watch", daemon=True)
 
     def _sample(self) -> None:
         while not self._end.wait(_SAMPLE_SECONDS):
-            self.peak = max(self.peak, proportional_bytes(self._root))
+            self._take()
+
+    def _take(self) -> None:
+        sizes = proportional_bytes(self._root)
+        self.peak = max(self.peak, sum(sizes))
+        self.peak_process = max(self.peak_process, *sizes, 0)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -65,7 +73,7 @@ class MemoryWatch:
     ) -> None:
         self._end.set()
         self._thread.join()
-        self.peak = max(self.peak, proportional_bytes(self._root))
+        self._take()
 
 
 def _stat(pid: int) -> list[str]:
