@@ -12,17 +12,21 @@ from typing import TypeVar
 import structlog
 
 from mirror.channel import Progress
+from mirror.fill.intake import Intake
+from mirror.fill.lane import RangesLost
+from mirror.fill.lanes import Lanes
+from mirror.fill.schedule import FIRST, Schedule, Span, span_length
+from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.threads import finished
-from mirror.fill.transfer import TAIL, Transfer, WrongSize
+from mirror.fill.transfer import TAIL, Transfer
 from mirror.fill.verifier import Verifier
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source import BlobSource, RangeRefused
+from mirror.source import BlobSource, BlobStream, RangeRefused
 from mirror.store import Partial, Store
 
-_MOST_BUFFERED = 2 * 2**20
 _CLAIM_STEP = 16 * 2**20
 # A body whose end nobody has told is brought in only as long as somebody reads it.
 _LONGEST_ALONE = 60.0
@@ -36,15 +40,6 @@ class DigestMismatch(RegistryError):
         text = f"what the upstream sent for {digest} does not have that digest; it was thrown away"
         super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=10)
         self.was_resumed = was_resumed
-
-
-class _Inbox:
-    """Bytes that arrived and are not yet being written, and where they go."""
-
-    def __init__(self, offset: int) -> None:
-        self.offset = offset
-        self.length = 0
-        self.pieces: list[bytes] = []
 
 
 class Fill:
@@ -81,8 +76,7 @@ class Fill:
         self._metrics = metrics
         # Each upstream's own, as the same digest may be filled from several at a time.
         self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
-        self._label = sources[0].label
-        self._transfer = Transfer(sources, repository, digest, size)
+        self._sources = Sources(sources, repository, digest, size, metrics)
         self._partial: Partial | None = None
         self._promised = 0
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -149,7 +143,7 @@ class Fill:
             await self._restart(partial)
             partial.size = self.size
         partial.size = self.size = partial.size or self.size
-        self._transfer.size = self.size
+        self._sources.size = self.size
         try:
             await self._receive(partial)
         except (RangeRefused, WrongSize):
@@ -157,30 +151,31 @@ class Fill:
                 raise
             # What is there cannot be the beginning of what the source has.
             await self._restart(partial)
-            self._transfer.size = partial.size = self.size = self._described
+            self._sources.size = partial.size = self.size = self._described
             await self._receive(partial)
 
     async def _receive(self, partial: Partial) -> None:
         """Bring in what is missing, and verify it all."""
-        start = partial.segments.end_from(0)
-        is_complete = start == self.size and start > 0
+        span, stream = Span(0, 0), None
         await self._store.room.ready(self.size or _CLAIM_STEP)
         if not self._claim(0):
             await self._lose_room()
             return
-        if not is_complete:
-            await self._transfer.open(start)
+        if self.size is None or not self.size or partial.segments.end_from(0) < self.size:
+            span = self._first_span(partial)
+            stream = await self._sources.open(span.start, span.stop if self._is_worth_ranges(partial) else None)
             self.was_opened = True
-            self.size = partial.size = self._transfer.size
+            self.size = partial.size = self._sources.size
             if not self._claim(0):
+                await stream.close()
                 await self._lose_room()
                 return
         self._confirm()
         verifier = Verifier(partial, self._hashing)
         verifying = asyncio.create_task(verifier.run())
         try:
-            if not is_complete:
-                await self._take_in(partial, verifier)
+            if stream is not None:
+                await self._take_in(partial, verifier, span, stream)
             verifier.complete()
             is_right = await verifying
         finally:
@@ -188,49 +183,77 @@ class Fill:
             await asyncio.wait({verifying})
         await self._finish(partial, is_right=is_right)
 
-    async def _take_in(self, partial: Partial, verifier: Verifier) -> None:
-        """Write what arrives while more arrives: whatever came during one write goes into the next."""
-        inbox = _Inbox(self._transfer.offset)
-        writing: asyncio.Task[None] | None = None
+    def _first_span(self, partial: Partial) -> Span:
+        """Return what to ask for first, of a blob whose size may be unknown."""
+        start = partial.segments.end_from(0)
+        if self.size is None:
+            return Span(start, start + FIRST)
+        schedule = Schedule(self.size, partial.segments.spans)
+        pace = self._sources.pace
+        return schedule.take(span_length(schedule.missing, pace.share, pace.rate), ()) or Span(start, self.size)
+
+    def _is_worth_ranges(self, partial: Partial) -> bool:
+        has_holes = len(partial.segments.spans) > (partial.segments.end_from(0) > 0)
+        return self.size is None or has_holes or self.size - partial.segments.total > FIRST
+
+    async def _take_in(self, partial: Partial, verifier: Verifier, span: Span, stream: BlobStream) -> None:
+        """Bring in what is missing, beginning with a stream that was opened for `span`."""
+        intake = Intake(lambda runs: self._write(partial, verifier, runs))
         try:
-            while piece := await self._transfer.read():
-                is_alone = not self._waiting and time.monotonic() - self._asked_at > _LONGEST_ALONE
-                if is_alone and self._transfer.size is None:
-                    raise _endless(self._label, self.digest)
-                inbox.pieces.append(piece)
-                inbox.length += len(piece)
-                if writing is not None and (writing.done() or inbox.length >= _MOST_BUFFERED):
-                    await writing
-                if writing is None or writing.done():
-                    writing = asyncio.create_task(self._drain(partial, verifier, inbox))
-            if writing is not None:
-                await writing
+            if self.size is not None and (stream.start, stream.stop) == span and span.stop < self.size:
+                await self._take_in_ranges(partial, intake, span, stream)
+            else:
+                await self._take_in_order(intake, Transfer(self._sources, span.start, stream))
+            await intake.flush()
         finally:
-            if writing is not None and not writing.done():
-                await asyncio.wait({writing})
-        self.size = partial.size = self._transfer.size
+            await intake.end()
+        self.size = partial.size = self._sources.size
 
-    async def _drain(self, partial: Partial, verifier: Verifier, inbox: _Inbox) -> None:
-        while inbox.pieces:
-            pieces, length, offset = inbox.pieces, inbox.length, inbox.offset
-            inbox.pieces, inbox.length, inbox.offset = [], 0, offset + length
-            await self._write(partial, verifier, offset, pieces)
+    async def _take_in_ranges(self, partial: Partial, intake: Intake, span: Span, stream: BlobStream) -> None:
+        assert self.size is not None
+        schedule = Schedule(self.size, sorted([*partial.segments.spans, span]))
+        try:
+            await Lanes(self._sources, schedule, intake, self._wanted).run(span, stream)
+        except RangesLost:
+            await intake.flush()
+            await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0)))
 
-    async def _write(self, partial: Partial, verifier: Verifier, offset: int, pieces: list[bytes]) -> None:
-        length = sum(map(len, pieces))
-        if not self._claim(length):
+    async def _take_in_order(self, intake: Intake, transfer: Transfer) -> None:
+        try:
+            while piece := await transfer.read():
+                is_alone = not self._waiting and time.monotonic() - self._asked_at > _LONGEST_ALONE
+                if is_alone and self._sources.size is None:
+                    raise _endless(self._sources.label, self.digest)
+                intake.add(transfer.offset - len(piece), piece)
+                await intake.ready()
+        finally:
+            await transfer.close()
+
+    def _wanted(self) -> list[int]:
+        """Return where readers wait for what may be shown once it is there, who waits longest first."""
+        size = self.size or 0
+        return [offset for number, offset, _ in self._waiting if number == self.number and offset < size - TAIL]
+
+    async def _write(self, partial: Partial, verifier: Verifier, runs: Sequence[tuple[int, Sequence[bytes]]]) -> None:
+        before = partial.segments.total
+        if not self._claim(sum(len(piece) for _, pieces in runs for piece in pieces)):
             raise OSError("there is no room left in the store")
-        await self._on_disk(lambda: partial.write(offset, pieces))
-        self._promised -= length
-        self._store.room.spend(length)
-        partial.added(offset, offset + length)
+        await self._on_disk(lambda: partial.write_runs(runs))
+        for offset, pieces in runs:
+            partial.added(offset, offset + sum(map(len, pieces)))
+        # What came a second time takes no more room.
+        new = partial.segments.total - before
+        self._promised -= new
+        self._store.room.spend(new)
         verifier.advance()
         self._wake()
 
     async def _finish(self, partial: Partial, *, is_right: bool) -> None:
         if not is_right:
-            self._metrics.digest_mismatches.labels(self._label).inc()
-            self._log.error("what the upstream sent does not have its digest", upstream=self._label, digest=self.digest)
+            self._metrics.digest_mismatches.labels(self._sources.label).inc()
+            self._log.error(
+                "what the upstream sent does not have its digest", upstream=self._sources.label, digest=self.digest
+            )
             was_resumed = partial.resumed > 0
             await self._discard()
             raise DigestMismatch(self.digest, was_resumed=was_resumed)
@@ -314,7 +337,6 @@ class Fill:
             self._confirmed.exception()
         self._confirm()
         self._wake()
-        await self._transfer.close()
         if self._partial is not None:
             partial = self._partial
             if not self.is_verified:

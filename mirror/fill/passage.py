@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from mirror.fill.fill import DigestMismatch
+from mirror.fill.sources import Sources
 from mirror.fill.transfer import TAIL, Transfer
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
@@ -32,8 +33,8 @@ class Passage:
     ) -> None:
         """Prepare to pass on `digest` from byte `start` on; `size` is what a descriptor says of it."""
         self._digest = digest
-        self._transfer = Transfer(sources, repository, digest, size)
-        self._label = sources[0].label
+        self._sources = Sources(sources, repository, digest, size, metrics)
+        self._transfer = Transfer(self._sources)
         self._hasher = digest.hasher()
         self._hashing = hashing
         self._metrics = metrics
@@ -45,7 +46,7 @@ class Passage:
     @property
     def size(self) -> int | None:
         """The blob's size in bytes, None while unknown."""
-        return self._transfer.size
+        return self._sources.size
 
     async def open(self) -> None:
         """Open the first source that has the blob.
@@ -53,7 +54,7 @@ class Passage:
         Raises:
             RegistryError: none has it.
         """
-        await self._transfer.open(0)
+        await self._transfer.open()
         while self.size == 0 and not self._is_verified:
             # Nothing can be withheld of an empty answer: it has to verify before its head goes out.
             await self._take()
@@ -101,5 +102,5 @@ class Passage:
         elif self._digest.matches(self._hasher):
             self._is_verified = True
         else:
-            self._metrics.digest_mismatches.labels(self._label).inc()
+            self._metrics.digest_mismatches.labels(self._sources.label).inc()
             raise DigestMismatch(self._digest, was_resumed=False)

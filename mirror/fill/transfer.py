@@ -1,73 +1,50 @@
-"""A blob's bytes in order, from the first source that has them, resumed underneath when it breaks."""
+"""A blob's bytes in order over one connection at a time, resumed underneath when it breaks."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
 
-from mirror.oci.digest import Digest
-from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.oci.reference import Repository
-from mirror.source import BlobSource, BlobStream, RangeRefused
+from mirror.fill.sources import Sources, WrongSize, crawling, too_short
+from mirror.oci.errors import RegistryError
+from mirror.source import BlobStream, RangeRefused
 
 TAIL = 64 * 2**10
-_MOST_FRUITLESS = 6
+MOST_FRUITLESS = 6
+# A connection that brings less than this is given up, and a source that does so again and again.
+LEAST_BYTES = 1024
+LEAST_SECONDS = 10.0
+MOST_CRAWLS = 3
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 4.0
-_RETRY_AFTER = 10
-# A connection that brings less than this is given up, and a source that does so again and again.
-_LEAST_BYTES = 1024
-_LEAST_SECONDS = 10.0
-_MOST_CRAWLS = 3
 
 
 class Transfer:
-    """One pass over a blob. `size` is what the sources agree on, None while unknown; `offset` is the next byte's."""
+    """One pass over a blob; `offset` is the next byte's."""
 
-    def __init__(self, sources: Sequence[BlobSource], repository: Repository, digest: Digest, size: int | None) -> None:
-        """Prepare to read from `sources`, in that order; `size` is what the descriptor says."""
+    def __init__(self, sources: Sources, offset: int = 0, stream: BlobStream | None = None) -> None:
+        """Prepare to read from `sources` from `offset` on; `stream` is what they opened already, there or before."""
+        self.offset = offset
         self._sources = sources
-        self._repository = repository
-        self._digest = digest
-        self.size = size
-        self.offset = 0
         self._stream: BlobStream | None = None
         self._skip = 0
         self._fruitless = 0
         self._crawls = 0
         self._measured_at = 0.0
         self._measured_from = 0
+        if stream is not None:
+            self._take(stream)
 
-    async def open(self, start: int) -> None:
-        """Open the first source that has the blob, to read from `start` on.
+    async def open(self) -> None:
+        """Open the first source that has the blob.
 
         Raises:
             RegistryError: none has it; the last source's error.
-            RangeRefused: a source says that the blob ends before `start`.
+            RangeRefused: a source says that the blob ends before the offset.
         """
         await self.close()
-        self.offset = start
-        last: RegistryError | None = None
-        for source in self._sources:
-            try:
-                stream = await source.open(self._repository, self._digest, start)
-            except RangeRefused:
-                raise
-            except RegistryError as error:
-                last = error
-                continue
-            if stream.size is not None and self.size is not None and stream.size != self.size:
-                await stream.close()
-                last = WrongSize(source.label, stream.size, self.size)
-                continue
-            if self.size is None:
-                self.size = stream.size
-            self._stream = stream
-            self._skip = start - stream.start
-            self._measured_at, self._measured_from = time.monotonic(), self.offset
-            return
-        raise last or RegistryError(ErrorCode.BLOB_UNKNOWN, "no source has the blob")
+        self._take(await self._sources.open(self.offset))
 
     async def read(self) -> bytes:
         """Return the next bytes as they arrived; nothing at the end.
@@ -77,18 +54,20 @@ class Transfer:
             RangeRefused: a source says that the blob ends before the offset.
         """
         while True:
-            assert self._stream is not None, "read before open"
+            if self._stream is None:
+                await self.open()
+            assert self._stream is not None
             try:
                 piece = await self._stream.read()
             except RegistryError as error:
                 await self._resume(error)
                 continue
             if not piece:
-                if self.size is None:
-                    self.size = self.offset
-                if self.offset >= self.size:
+                if self._sources.size is None:
+                    self._sources.size = self.offset
+                if self.offset >= self._sources.size:
                     return b""
-                await self._resume(_too_short(self.offset, self.size))
+                await self._resume(too_short(self.offset, self._sources.size))
                 continue
             skipped = min(self._skip, len(piece))
             self._skip -= skipped
@@ -96,7 +75,7 @@ class Transfer:
             if piece and not self._crawled():
                 return self._took(piece)
             if piece:
-                await self._resume(_crawling())
+                await self._resume(crawling())
 
     async def close(self) -> None:
         """End the transfer, whole or not."""
@@ -104,11 +83,16 @@ class Transfer:
             await self._stream.close()
             self._stream = None
 
+    def _take(self, stream: BlobStream) -> None:
+        self._stream = stream
+        self._skip = self.offset - stream.start
+        self._measured_at, self._measured_from = time.monotonic(), self.offset
+
     def _took(self, piece: bytes) -> bytes:
         self._fruitless = 0
         self.offset += len(piece)
-        if self.size is not None and self.offset > self.size:
-            raise WrongSize("the source", self.offset, self.size)
+        if self._sources.size is not None and self.offset > self._sources.size:
+            raise WrongSize("the source", self.offset, self._sources.size)
         return piece
 
     def _crawled(self) -> bool:
@@ -118,13 +102,13 @@ class Transfer:
             RegistryError: others did no better.
         """
         now = time.monotonic()
-        if now < self._measured_at + _LEAST_SECONDS:
+        if now < self._measured_at + LEAST_SECONDS:
             return False
-        crawls = self.offset < self._measured_from + _LEAST_BYTES and self._skip == 0
+        crawls = self.offset < self._measured_from + LEAST_BYTES and self._skip == 0
         self._measured_at, self._measured_from = now, self.offset
         self._crawls = self._crawls + 1 if crawls else 0
-        if self._crawls >= _MOST_CRAWLS:
-            raise _crawling()
+        if self._crawls >= MOST_CRAWLS:
+            raise crawling()
         return crawls
 
     async def _resume(self, error: RegistryError) -> None:
@@ -132,12 +116,13 @@ class Transfer:
         await self.close()
         while True:
             self._fruitless += 1
-            if self._fruitless > _MOST_FRUITLESS:
+            if self._fruitless > MOST_FRUITLESS:
                 raise error
+            self._sources.retried(error)
             if self._fruitless > 1:
-                await asyncio.sleep(min(_FIRST_PAUSE * 2**self._fruitless, _LONGEST_PAUSE))
+                await asyncio.sleep(pause(self._fruitless))
             try:
-                await self.open(self.offset)
+                await self.open()
                 return
             except RangeRefused:
                 raise
@@ -147,19 +132,6 @@ class Transfer:
                 error = again
 
 
-class WrongSize(RegistryError):
-    """A source has more or fewer bytes than the descriptor, or what came before, says."""
-
-    def __init__(self, label: str, found: int, expected: int) -> None:
-        text = f"{label} has {found} bytes for a blob of {expected}"
-        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=_RETRY_AFTER)
-
-
-def _crawling() -> RegistryError:
-    text = "the source sends next to nothing"
-    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.TIMEOUT, retry_after=_RETRY_AFTER)
-
-
-def _too_short(offset: int, size: int) -> RegistryError:
-    text = f"the source ended after {offset} of {size} bytes"
-    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=_RETRY_AFTER)
+def pause(fruitless: int) -> float:
+    """Return how many seconds to leave the sources alone after so many attempts that brought nothing."""
+    return min(math.ldexp(_FIRST_PAUSE, fruitless), _LONGEST_PAUSE)

@@ -4,6 +4,7 @@ May import: `channel`, `store`, `observe`, `config`, `oci`. Callers may rely on:
 keeps the upstream's meaning; a stream says truthfully where it starts.
 """
 
-from mirror.source.stream import BlobSource, BlobStream, RangeRefused
+from mirror.source.pace import Pace
+from mirror.source.stream import BlobSource, BlobStream, RangeMistaken, RangeRefused
 
-__all__ = ["BlobSource", "BlobStream", "RangeRefused"]
+__all__ = ["BlobSource", "BlobStream", "Pace", "RangeMistaken", "RangeRefused"]

@@ -50,14 +50,25 @@ class Partial:
         self._descriptor = os.open(self.path, flags, 0o644)
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> None:
-        """Write `pieces` one behind the other from `offset` on, and the map; they count once `added` says so. Blocks.
+        """Write `pieces` one behind the other from `offset` on, as `write_runs` does."""
+        self.write_runs([(offset, pieces)])
 
-        The map is there before any reader can see the bytes: what was shown is what a later run resumes from.
+    def write_runs(self, runs: Sequence[tuple[int, Sequence[bytes]]]) -> None:
+        """Write runs of pieces, each from an offset on, and the map once; they count once `added` says so. Blocks.
+
+        The map is there before any reader can see the bytes: what was shown is what a later run resumes from. One call
+        at a time, or one map would lack what the other brought.
 
         Raises:
             OSError: the disk is full or broken.
         """
-        start = offset
+        spans = Segments(self.segments.spans)
+        for offset, pieces in runs:
+            spans.add(offset, self._write_run(offset, pieces))
+        self.save(spans.spans)
+
+    def _write_run(self, offset: int, pieces: Sequence[bytes]) -> int:
+        """Write pieces one behind the other, and return the offset behind the last."""
         for first in range(0, len(pieces), _MOST_PIECES):
             batch = pieces[first : first + _MOST_PIECES]
             length = sum(map(len, batch))
@@ -68,9 +79,7 @@ class Partial:
                     count = os.pwrite(self._descriptor, rest, offset + length - len(rest))
                     rest = rest[count:]
             offset += length
-        spans = Segments(self.segments.spans)
-        spans.add(start, offset)
-        self.save(spans.spans)
+        return offset
 
     def added(self, start: int, end: int) -> None:
         """Count the bytes from `start` to `end` as there."""

@@ -140,6 +140,7 @@ def test_leave__the_reader_that_started_it__the_others_go_on(stalled: Scene) -> 
 @pytest.mark.parametrize("length", ["chunked", "close"])
 def test_follow__unknown_size__a_sliding_tail_is_withheld(scene: Scene, length: str) -> None:
     digest = scene.push(_SIZE)
+    scene.upstream.dials.blob_ranges = "ignored"
     scene.upstream.dials.blob_length = length  # type: ignore[assignment]
     scene.upstream.dials.blob_stall = MIB
     reader = scene.read(digest).wait_for(MIB - TAIL)
@@ -161,6 +162,7 @@ def test_follow__unknown_size__a_sliding_tail_is_withheld(scene: Scene, length: 
 
 def test_read_range__unknown_size__is_answered_with_the_whole(scene: Scene) -> None:
     digest = scene.push(200 * KIB)
+    scene.upstream.dials.blob_ranges = "ignored"
     scene.upstream.dials.blob_length = "chunked"
     reader = scene.get(digest, {"Range": "bytes=10-19"})
     assert reader.status == 200

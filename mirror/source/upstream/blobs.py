@@ -4,69 +4,127 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from typing import NamedTuple
 
 import aiohttp
+from yarl import URL
 
 from mirror.config import Upstream
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source.stream import BlobStream, RangeRefused
+from mirror.source.pace import Pace
+from mirror.source.stream import BlobStream, RangeMistaken, RangeRefused
 from mirror.source.upstream import failures
 from mirror.source.upstream.ask import FIRST_BYTE, Ask
-from mirror.source.upstream.client import UpstreamClient
+from mirror.source.upstream.client import Opened, UpstreamClient
+from mirror.source.upstream.failures import UpstreamError
 
 # A connection that is silent for so long is better replaced by another.
 STALL_SECONDS = 4.0
+# Where signed URLs are good for one request, asking there again is a waste.
+_MOST_USELESS_PLACES = 2
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
+class _Span(NamedTuple):
+    """The bytes that an answer brings, and how many the blob has; None while unknown."""
+
+    start: int
+    stop: int | None
+    size: int | None
+
+
+class _Place(NamedTuple):
+    """Where the answer to a request came from in the end, a signed URL most often, and the endpoint that led there."""
+
+    asked: tuple[Repository, str]
+    url: URL
+    base: str
+
+
 class UpstreamBlobs:
-    """The blobs of one upstream, as a source."""
+    """The blobs of one upstream, as a source for one fill: where the blob was found, its other ranges are asked for."""
 
     def __init__(self, client: UpstreamClient, upstream: Upstream) -> None:
         self._client = client
         self._upstream = upstream
         self._broken: set[str] = set()
+        self._place: _Place | None = None
+        self._finding = asyncio.Lock()
+        self._useless_places = 0
 
     @property
     def label(self) -> str:
         """The upstream's configured name."""
         return self._upstream.label
 
-    async def open(self, repository: Repository, digest: Digest, start: int) -> BlobStream:
-        """Return a stream of a blob from `start` on, or from 0 if the upstream answers a range with the whole.
+    @property
+    def pace(self) -> Pace:
+        """How many connections to it pay."""
+        return self._client.pace(self._upstream)
+
+    async def open(self, repository: Repository, digest: Digest, start: int, stop: int | None = None) -> BlobStream:
+        """Return a stream of a blob from `start` up to `stop`, or all of it if the upstream answers a range with that.
 
         Raises:
             RegistryError: the upstream has no such blob, or failed.
             RangeRefused: the blob does not reach to `start`.
+            RangeMistaken: the upstream answered with another range.
         """
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
         ask = Ask(self._upstream, repository, "blob", "GET", f"blobs/{digest}", ErrorCode.BLOB_UNKNOWN, headers)
         while True:
-            answer, base = await self._client.open(ask._replace(avoided=frozenset(self._broken)))
+            answer, base = await self._ask(ask._replace(avoided=frozenset(self._broken)))
             try:
-                first, size = self._place(answer, start)
+                span = self._span(answer, start, stop)
             except RegistryError:
                 answer.close()
                 if not base:
                     raise
-                self._broken.add(base)
+                self._avoid(base)
                 continue
-            return UpstreamBlob(self, digest, answer, base, first, size)
+            return UpstreamBlob(self, digest, answer, base, span)
 
-    def _place(self, answer: aiohttp.ClientResponse, start: int) -> tuple[int, int | None]:
-        """Return the offset of an answer's first byte, and the whole blob's size."""
+    async def _ask(self, ask: Ask) -> Opened:
+        """Return an open answer from where the one before came from, or from wherever the upstream leads now."""
+        place = self._place
+        if place is None or place.asked != (ask.repository, ask.path):
+            return await self._find(ask)
+        try:
+            answer = await self._client.open_there(ask._replace(base=place.base), place.url)
+        except UpstreamError as error:
+            if error.answered == 429 or error.answered >= 500:
+                raise
+        else:
+            self._useless_places = 0
+            return Opened(answer, place.base)
+        async with self._finding:
+            if self._place is place:
+                self._useless_places += 1
+                return await self._find(ask)
+        return await self._ask(ask)
+
+    async def _find(self, ask: Ask) -> Opened:
+        answer, base = opened = await self._client.open(ask)
+        own = URL(base or self._upstream.url, encoded=True).origin()
+        is_elsewhere = answer.url.origin() != own and self._useless_places < _MOST_USELESS_PLACES
+        self._place = _Place((ask.repository, ask.path), answer.url, base) if is_elsewhere else None
+        return opened
+
+    def _span(self, answer: aiohttp.ClientResponse, start: int, stop: int | None) -> _Span:
+        """Return which bytes an answer to a range brings."""
         if answer.status == 416:
-            if start:
+            if start or stop is not None:
                 raise RangeRefused(self.label)
             raise failures.refusal(self._upstream, 416, answer.headers, b"", ErrorCode.BLOB_UNKNOWN)
         if answer.status == 200:
-            return 0, answer.content_length
-        size = _exact_range(answer.headers.get("Content-Range", ""), start)
-        if size is None:
-            raise failures.unusable(self._upstream, "answered with another range than it was asked for", 206)
-        return start, size
+            return _Span(0, answer.content_length, answer.content_length)
+        span = _exact_range(answer.headers.get("Content-Range", ""), start, stop)
+        if span is None:
+            raise RangeMistaken(self._upstream.name)
+        return span
 
     async def size(self, repository: Repository, digest: Digest) -> int | None:
         """Return a blob's size as the upstream tells it; None if it has the blob but not its size.
@@ -103,10 +161,15 @@ class UpstreamBlobs:
             await bandwidth.pay(amount)
 
     def given_up(self, stream: UpstreamBlob, *, is_wrong: bool) -> None:
-        """Have an endpoint not asked to go on; `is_wrong` if nobody wanted to read what is not what was asked for."""
-        self._broken.add(stream.base)
+        """Have an endpoint not asked to go on; `is_wrong` if what it sent is not what was asked for."""
+        self._avoid(stream.base)
         if is_wrong:
             self._client.distrust(self._upstream, stream.digest, stream.base)
+
+    def _avoid(self, base: str) -> None:
+        self._broken.add(base)
+        if self._place is not None and self._place.base == base:
+            self._place = None
 
     @property
     def piece(self) -> int | None:
@@ -124,16 +187,14 @@ class UpstreamBlob:
         digest: Digest,
         answer: aiohttp.ClientResponse,
         base: str,
-        start: int,
-        size: int | None,
+        span: _Span,
     ) -> None:
         self.digest = digest
         self.base = base
-        self.start = start
-        self.size = size
+        self.start, self.stop, self.size = span
+        self.waiting_since: float | None = None
         self._source = source
         self._answer = answer
-        self._is_wanted = False
 
     @property
     def host(self) -> str:
@@ -146,8 +207,8 @@ class UpstreamBlob:
         Raises:
             RegistryError: the answer broke off; every byte that arrived before was returned first.
         """
-        self._is_wanted = True
         most = self._source.piece
+        self.waiting_since = time.monotonic()
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 piece = await (self._answer.content.readany() if most is None else self._answer.content.read(most))
@@ -155,13 +216,15 @@ class UpstreamBlob:
             piece = _left_over(self._answer.content)
             if not piece:
                 raise self._source.broke(self, failures.failure_of(error)) from None
+        finally:
+            self.waiting_since = None
         await self._source.received(len(piece))
         return piece
 
-    async def close(self) -> None:
-        """End the answer, whole or not."""
-        if self.base and not self._answer.content.at_eof():
-            self._source.given_up(self, is_wrong=not self._is_wanted and self.size is not None)
+    async def close(self, *, is_wrong: bool = False) -> None:
+        """End the answer, whole or not; `is_wrong` if it is not what was asked for."""
+        if self.base and (is_wrong or not self._answer.content.at_eof()):
+            self._source.given_up(self, is_wrong=is_wrong)
         self._answer.close()
 
 
@@ -176,10 +239,11 @@ def _left_over(content: aiohttp.StreamReader) -> bytes:
     return pieces
 
 
-def _exact_range(text: str, start: int) -> int | None:
-    """Return the whole size if a Content-Range is the one from `start` to the end (RFC 9110 §14.4)."""
+def _exact_range(text: str, start: int, stop: int | None) -> _Span | None:
+    """Return what a Content-Range says if it is the one that was asked for (RFC 9110 §14.4)."""
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
         return None
     first, last, size = map(int, match.groups())
-    return size if first == start and last == size - 1 else None
+    end = size if stop is None else min(stop, size)
+    return _Span(start, end, size) if first == start < end and last == end - 1 else None

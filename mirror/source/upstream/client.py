@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import ssl
 import time
 import weakref
@@ -12,11 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from mirror.config import Upstream
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Failure, RegistryError
+from mirror.source.pace import Pace
 from mirror.source.upstream import body, failures
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.authorization import Authorization
@@ -27,6 +30,7 @@ from mirror.source.upstream.credentials import Credentials
 from mirror.source.upstream.endpoints import Endpoints
 from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.quota import Quotas
+from mirror.source.upstream.redirects import follow
 from mirror.source.upstream.retry import retrying
 from mirror.source.upstream.slots import Slot
 
@@ -39,8 +43,13 @@ _GRACE_SECONDS = 0.25
 _LAST_MOMENT_SECONDS = 0.5
 # While somebody waits who can be answered otherwise, an endpoint at which nothing moves for this long is passed over.
 _QUIET_SECONDS = 0.9
+# Storage that was just asked answers soon, or is asked again over another connection.
+_STORAGE_SECONDS = 2.5
+# What bandwidth lets pass of what was sent is never quite all.
+_ENOUGH = 0.8
 _LONGEST_ERROR = 64 * 2**10
 _ERROR_SECONDS = 2.0
+_MOST_PACES = 1000
 _Result = TypeVar("_Result")
 _Finish = Callable[[Ask, aiohttp.ClientResponse], Awaitable[_Result]]
 # Makes a request, once or as often as it takes.
@@ -72,6 +81,7 @@ class UpstreamClient:
         self._breakers = Breakers(metrics)
         self._endpoints = Endpoints(self._connections, self._breakers)
         self._bandwidths: dict[str, Bandwidth] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}
         self._deadlines: weakref.WeakKeyDictionary[aiohttp.ClientResponse, float] = weakref.WeakKeyDictionary()
 
     async def close(self) -> None:
@@ -108,6 +118,25 @@ class UpstreamClient:
         self._deadlines[opened.answer] = ask.deadline
         return opened
 
+    async def open_there(self, ask: Ask, url: URL) -> aiohttp.ClientResponse:
+        """Return an open answer, its status below 300, from where an answer to the same request came from before.
+
+        Nothing that authorises goes there: it is another origin than the registry's, so no breaker speaks of it either.
+
+        Raises:
+            RegistryError: it says no, or cannot be had.
+        """
+        slot = await self._connections.turn(ask)
+        try:
+            ask = ask._replace(deadline=time.monotonic() + _STORAGE_SECONDS)
+            answer = await follow(self._connections, ask, url, lambda _: None)
+            await _accept(ask, answer)
+        except BaseException:
+            slot.release()
+            raise
+        release_with(answer, slot)
+        return answer
+
     async def fetch(self, ask: Ask, longest: int, use: Callable[[Mapping[str, str], bytes], _Result]) -> _Result:
         """Return what `use` makes of the headers and the whole body of an answer.
 
@@ -143,6 +172,19 @@ class UpstreamClient:
         if bandwidth is None:
             bandwidth = self._bandwidths[upstream.label] = Bandwidth(upstream.bandwidth)
         return bandwidth
+
+    def pace(self, upstream: Upstream) -> Pace:
+        """Return how many connections to an upstream pay."""
+        key = (upstream.name, upstream.url)
+        pace = self._paces.get(key)
+        if pace is None:
+            while len(self._paces) >= _MOST_PACES:
+                del self._paces[next(iter(self._paces))]
+            most = self._connections.turns(upstream).most_transfers
+            enough = upstream.bandwidth * _ENOUGH or math.inf
+            pace = Pace(most, enough, lambda: self._connections.turns(upstream).spare_transfers)
+            self._paces[key] = pace
+        return pace
 
     async def read(self, answer: aiohttp.ClientResponse, ask: Ask, longest: int) -> bytes:
         """Return an answer's whole body within what is left of its request's time, and release it.

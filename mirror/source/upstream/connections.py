@@ -70,13 +70,22 @@ class Connections:
             RegistryError: it does not come.
         """
         try:
-            return await self._turns(ask.upstream).take(is_transfer=ask.is_transfer)
+            return await self.turns(ask.upstream).take(is_transfer=ask.is_transfer)
         except TimeoutError:
             raise failures.crowded(ask.upstream) from None
 
+    def turns(self, upstream: Upstream) -> Slots:
+        """Return the turns of an upstream."""
+        key = (upstream.name, upstream.url)
+        slots = self._slots.get(key)
+        if slots is None:
+            self._slots = {key: each for key, each in self._slots.items() if not each.is_idle}
+            slots = self._slots[key] = Slots(upstream.max_connections)
+        return slots
+
     def moved(self, upstream: Upstream) -> None:
         """Note that something of an upstream arrived."""
-        self._turns(upstream).moved()
+        self.turns(upstream).moved()
 
     async def send(
         self, ask: Ask, url: URL, headers: Mapping[str, str], data: bytes | None = None
@@ -147,14 +156,6 @@ class Connections:
     def _open(self, upstream: Upstream) -> _Ways:
         names = Names(self._threads)
         return _Ways(names, _session(upstream, GuardedResolver(names)), _session(upstream, names))
-
-    def _turns(self, upstream: Upstream) -> Slots:
-        key = (upstream.name, upstream.url)
-        slots = self._slots.get(key)
-        if slots is None:
-            self._slots = {key: each for key, each in self._slots.items() if not each.is_idle}
-            slots = self._slots[key] = Slots(upstream.max_connections)
-        return slots
 
 
 def _session(upstream: Upstream, resolver: AbstractResolver) -> aiohttp.ClientSession:

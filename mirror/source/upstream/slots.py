@@ -35,6 +35,18 @@ class Slots:
         """Whether nobody has a turn or waits for one."""
         return not (self._small or self._transfers or self._waiting or self._waiting_transfers)
 
+    @property
+    def most_transfers(self) -> int:
+        """How many transfers there may be at a time."""
+        return self._most_transfers
+
+    @property
+    def spare_transfers(self) -> int:
+        """How many transfers more there may be now, 0 while one waits for its turn."""
+        if self._waiting_transfers:
+            return 0
+        return max(0, min(self._most - self._small, self._most_transfers) - self._transfers)
+
     def moved(self) -> None:
         """Note that somebody who has a turn gets on with it."""
         self._moved_at = time.monotonic()

@@ -1,0 +1,98 @@
+"""Which bytes of a blob are asked for next: those that a reader waits for, else the first that are missing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# Short enough that a reader elsewhere in the blob soon has a turn, long enough that asking costs next to nothing.
+_SECONDS = 1.0
+_SHORTEST = 2**20
+_LONGEST = 64 * 2**20
+# For a connection of which nothing is known, and a blob of which not even the size is.
+FIRST = 8 * 2**20
+# A rate told by few bytes is believed in steps.
+_GROWTH = 4
+
+
+class Span(NamedTuple):
+    """The bytes from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+
+def span_length(missing: int, lanes: int, rate: float, received: int = 0) -> int:
+    """Return how many bytes to ask a connection for, of so many that nobody was asked for yet.
+
+    It is believed to bring `rate` bytes a second, 0 if that is unknown, and `received` bytes so far. Where there are
+    several `lanes`, the last spans are short, so that all end at about the same time.
+    """
+    length = max(_SHORTEST, min(int(rate * _SECONDS), max(FIRST, received) * _GROWTH, _LONGEST)) if rate else FIRST
+    return length if lanes <= 1 else min(length, max(_SHORTEST, missing // (2 * lanes)))
+
+
+class Schedule:
+    """The bytes that are neither there nor asked for."""
+
+    def __init__(self, size: int, there: Iterable[tuple[int, int]]) -> None:
+        """Begin with a blob of `size` bytes, of which the spans `there` are: sorted and disjoint."""
+        self._gaps: list[Span] = []
+        end = 0
+        for start, stop in [*there, (size, size)]:
+            if start > end:
+                self._gaps.append(Span(end, min(start, size)))
+            end = max(end, stop)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes there are that nobody was asked for."""
+        return sum(gap.stop - gap.start for gap in self._gaps)
+
+    def take(self, length: int, waiting: Iterable[int]) -> Span | None:
+        """Return what to ask for next, at most `length` bytes, and count it as asked for; None if nothing is left.
+
+        `waiting` are the offsets at which readers wait, who waits longest first. The next is whoever has least ahead
+        that was asked for, so that nobody starves another.
+        """
+        starts = [start for start in map(self._ahead, waiting) if start is not None]
+        if starts:
+            start = min(starts, key=lambda each: each[1])[0]
+        elif self._gaps:
+            start = self._gaps[0].start
+        else:
+            return None
+        place = bisect_right(self._gaps, start, key=lambda gap: gap.start) - 1
+        gap = self._gaps[place]
+        span = Span(start, min(start + length, gap.stop))
+        rest = [Span(gap.start, span.start), Span(span.stop, gap.stop)]
+        self._gaps[place : place + 1] = [each for each in rest if each.start < each.stop]
+        return span
+
+    def is_urgent(self, waiting: Iterable[int]) -> bool:
+        """Say whether a reader waits for a byte that nobody was asked for."""
+        return any(ahead is not None and ahead[1] == 0 for ahead in map(self._ahead, waiting))
+
+    def give_back(self, span: Span) -> None:
+        """Count bytes as not asked for, as they did not come."""
+        if span.start >= span.stop:
+            return
+        place = bisect_left(self._gaps, span)
+        before = self._gaps[place - 1] if place else None
+        after = self._gaps[place] if place < len(self._gaps) else None
+        first, last = place, place
+        start, stop = span
+        if before is not None and before.stop == start:
+            first, start = place - 1, before.start
+        if after is not None and after.start == stop:
+            last, stop = place + 1, after.stop
+        self._gaps[first:last] = [Span(start, stop)]
+
+    def _ahead(self, offset: int) -> tuple[int, int] | None:
+        """Return the first byte from `offset` on that nobody was asked for, and how far ahead it is."""
+        place = bisect_right(self._gaps, offset, key=lambda gap: gap.stop)
+        if place == len(self._gaps):
+            return None
+        start = max(offset, self._gaps[place].start)
+        return start, start - offset

@@ -1,0 +1,103 @@
+"""The sources of one blob, in order, and what they agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mirror.observe.metrics import HubMetrics
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
+from mirror.oci.reference import Repository
+from mirror.source import BlobSource, BlobStream, Pace, RangeMistaken, RangeRefused
+
+_RETRY_AFTER = 10
+
+
+class Sources:
+    """Opens streams of one blob. `size` is what its descriptor or the first source says, None while unknown."""
+
+    def __init__(
+        self,
+        sources: Sequence[BlobSource],
+        repository: Repository,
+        digest: Digest,
+        size: int | None,
+        metrics: HubMetrics,
+    ) -> None:
+        """Ask `sources`, in that order; `size` is what the descriptor says."""
+        self.size = size
+        self._sources = sources
+        self._repository = repository
+        self._digest = digest
+        self._metrics = metrics
+
+    @property
+    def label(self) -> str:
+        """The name under which metrics know the first of them."""
+        return self._sources[0].label
+
+    @property
+    def pace(self) -> Pace:
+        """How many connections to the first of them pay."""
+        return self._sources[0].pace
+
+    async def open(self, start: int, stop: int | None = None) -> BlobStream:
+        """Return a stream from `start` up to `stop`, of the first source that has the blob.
+
+        It is from 0 to the end where the source knows no ranges.
+
+        Raises:
+            RegistryError: none has it; the last source's error.
+            RangeRefused: a source says that the blob ends before `start`.
+        """
+        last: RegistryError | None = None
+        for source in self._sources:
+            try:
+                return await self._open(source, start, stop)
+            except RangeRefused:
+                raise
+            except RegistryError as error:
+                last = error
+        raise last or RegistryError(ErrorCode.BLOB_UNKNOWN, "no source has the blob")
+
+    def retried(self, error: RegistryError) -> None:
+        """Count that a source is asked again for what did not come."""
+        self._metrics.upstream_retries.labels(self.label, error.failure or Failure.SERVER).inc()
+
+    async def _open(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
+        try:
+            return await self._of_that_size(source, start, stop)
+        except (RangeRefused, RangeMistaken, WrongSize):
+            if start or stop is None:
+                raise
+            # Whoever gets ranges wrong, or has nothing to take one from, may well have the whole.
+            return await self._of_that_size(source, 0, None)
+
+    async def _of_that_size(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
+        stream = await source.open(self._repository, self._digest, start, stop)
+        if self.size is None:
+            self.size = stream.size
+        elif stream.size not in {None, self.size}:
+            await stream.close(is_wrong=stop is None)
+            raise WrongSize(source.label, stream.size or 0, self.size)
+        return stream
+
+
+class WrongSize(RegistryError):
+    """A source has more or fewer bytes than the descriptor, or what came before, says."""
+
+    def __init__(self, label: str, found: int, expected: int) -> None:
+        text = f"{label} has {found} bytes for a blob of {expected}"
+        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=_RETRY_AFTER)
+
+
+def too_short(offset: int, size: int) -> RegistryError:
+    """Return the error for a source that ended before it should."""
+    text = f"the source ended after {offset} of {size} bytes"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=_RETRY_AFTER)
+
+
+def crawling() -> RegistryError:
+    """Return the error for a source that is too slow to be waited for."""
+    text = "the source sends next to nothing"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.TIMEOUT, retry_after=_RETRY_AFTER)
