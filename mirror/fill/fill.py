@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from mirror.channel import Progress
+from mirror.fill.precedence import Precedence
 from mirror.fill.threads import finished
 from mirror.fill.transfer import TAIL, Transfer, WrongSize
 from mirror.fill.verifier import Verifier
@@ -64,7 +65,8 @@ class Fill:
         """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it.
 
         `take_number` gives the fill a new number: at its start, and each time it begins anew. `was_opened` says whether
-        a source was asked since: not where all of the blob was left by an earlier fill.
+        a source was asked since: not where all of the blob was left by an earlier fill. Until `read` is called it is
+        brought in ahead, behind all that are read.
         """
         self._take_number = take_number
         self.number = take_number(self)
@@ -74,11 +76,15 @@ class Fill:
         self.is_verified = False
         self.lost_room = False
         self.was_opened = False
+        self.is_read = False
         self.error: RegistryError | None = None
         self.path = ""
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
+        self._precedence: Precedence | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._gives_way = False
         # Each upstream's own, as the same digest may be filled from several at a time.
         self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
         self._label = sources[0].label
@@ -90,6 +96,12 @@ class Fill:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._asked_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
+
+    def read(self) -> None:
+        """Go first from now on: somebody reads it."""
+        self.is_read = True
+        if self._precedence is not None and not self._over.done():
+            self._precedence.read(self)
 
     async def confirmed(self) -> None:
         """Wait until a source confirmed the blob, or the fill ended.
@@ -122,9 +134,14 @@ class Fill:
             self._waiting.append((number, offset, woken))
             await woken
 
-    async def run(self) -> None:
-        """Do the whole transfer; how it ended is in `is_verified`, `lost_room` or `error`."""
+    async def run(self, precedence: Precedence) -> None:
+        """Do the whole transfer when its turn is; how it ended is in `is_verified`, `lost_room` or `error`."""
         started = time.monotonic()
+        self._precedence, self._task = precedence, asyncio.current_task()
+        if self.is_read:
+            precedence.read(self)
+        else:
+            precedence.ahead(self, self._give_way)
         self._metrics.fills_active.inc()
         try:
             await self._fill()
@@ -140,6 +157,7 @@ class Fill:
             try:
                 await self._end()
             finally:
+                precedence.over(self)
                 self._over.set_result(None)
 
     async def _fill(self) -> None:
@@ -164,14 +182,15 @@ class Fill:
         """Bring in what is missing, and verify it all."""
         start = partial.segments.end_from(0)
         is_complete = start == self.size and start > 0
-        if not self._claim(0):
+        if not await self._claimed():
             await self._lose_room()
             return
         if not is_complete:
+            await self._turn()
             await self._transfer.open(start)
             self.was_opened = True
             self.size = partial.size = self._transfer.size
-            if not self._claim(0):
+            if not await self._claimed():
                 await self._lose_room()
                 return
         self._confirm()
@@ -192,7 +211,7 @@ class Fill:
         inbox = _Inbox(self._transfer.offset)
         writing: asyncio.Task[None] | None = None
         try:
-            while piece := await self._transfer.read():
+            while piece := await self._next_piece():
                 is_alone = not self._waiting and time.monotonic() - self._asked_at > _LONGEST_ALONE
                 if is_alone and self._transfer.size is None:
                     raise _endless(self._label, self.digest)
@@ -208,6 +227,20 @@ class Fill:
             if writing is not None and not writing.done():
                 await asyncio.wait({writing})
         self.size = partial.size = self._transfer.size
+
+    async def _next_piece(self) -> bytes:
+        if await self._turn():
+            self._transfer.rested()
+        return await self._transfer.read()
+
+    async def _turn(self) -> bool:
+        """Wait until it may go on, and say whether that took any time."""
+        assert self._precedence is not None
+        has_waited = False
+        while not self.is_read and self._precedence.is_taken:
+            has_waited = True
+            await self._precedence.changed()
+        return has_waited
 
     async def _drain(self, partial: Partial, verifier: Verifier, inbox: _Inbox) -> None:
         while inbox.pieces:
@@ -270,6 +303,21 @@ class Fill:
         self._promised += more
         return True
 
+    async def _claimed(self) -> bool:
+        """Have room promised for all that is missing; what nobody reads gives way to what somebody does."""
+        assert self._precedence is not None
+        while not self._claim(0):
+            if not (self.is_read and await self._precedence.make_way()):
+                return False
+        return True
+
+    async def _give_way(self) -> None:
+        if self._task is not None and not (self.is_verified or self.lost_room or self.error):
+            self._gives_way = True
+            self.error = _ended(self.digest)
+            self._task.cancel()
+        await self.over()
+
     async def _lose_room(self) -> None:
         self.lost_room = True
         await self._discard()
@@ -304,8 +352,7 @@ class Fill:
 
     async def _end(self) -> None:
         if not (self.is_verified or self.lost_room or self.error):
-            text = f"the fill of {self.digest} was ended; try again"
-            self.error = RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)
+            self.error = _ended(self.digest)
         self._store.room.unclaim(self._promised)
         self._promised = 0
         if self.error is not None and not self._confirmed.done():
@@ -316,12 +363,19 @@ class Fill:
         await self._transfer.close()
         if self._partial is not None:
             partial = self._partial
-            if not self.is_verified:
+            if self._gives_way and not self.is_verified:
+                await self._discard()
+            elif not self.is_verified:
                 await self._on_disk(lambda: _clear_empty(partial))
             await self._on_disk(partial.close)
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
         return await finished(self._store.disk, call)
+
+
+def _ended(digest: Digest) -> RegistryError:
+    text = f"the fill of {digest} was ended; try again"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)
 
 
 def _endless(label: str, digest: Digest) -> RegistryError:

@@ -9,6 +9,7 @@ from mirror.config import Upstream, Upstreams
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
+from mirror.hub.prefetch import Prefetch
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
@@ -31,6 +32,7 @@ class LocalHub:
         blobs: Blobs,
         listings: Listings,
         visibility: Visibility,
+        prefetch: Prefetch,
     ) -> None:
         self._upstreams = upstreams
         self._store = store
@@ -39,10 +41,16 @@ class LocalHub:
         self._blobs = blobs
         self._listings = listings
         self._visibility = visibility
+        self._prefetch = prefetch
         self._reports: dict[str, Sequence[Sample]] = {}
+
+    async def wind_down(self) -> None:
+        """End what nobody waits for, and start no more of it: the replica is about to end."""
+        await self._prefetch.close()
 
     async def close(self) -> None:
         """End what is under way; fills can be resumed."""
+        await self._prefetch.close()
         await self._tags.close()
         await self._manifests.close()
         await self._blobs.close()
@@ -59,6 +67,10 @@ class LocalHub:
             return self._tags.find(upstream, repository, reference)
 
         return await self._visibility.manifest(upstream, repository, reference, find)
+
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        """See `channel.Hub`."""
+        self._prefetch.pulled(self._upstream(repository), repository, digest)
 
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""

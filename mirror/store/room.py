@@ -27,14 +27,19 @@ class Room:
 
     def claim(self, amount: int) -> bool:
         """Promise `amount` bytes to a fill; False, and nothing promised, if there is no room for them."""
-        facts = os.statvfs(self._path)
-        whole = facts.f_blocks * facts.f_frsize
-        free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
-        within = self.used + self._promised + amount <= self._size.of(whole)
-        if not within or self._promised + amount > free:
+        if not self.fits(amount):
             return False
         self._promised += amount
         return True
+
+    def fits(self, amount: int, spare: float = 0.0) -> bool:
+        """Say whether there is room for `amount` bytes, and beside them for a share `spare` of the high mark."""
+        facts = os.statvfs(self._path)
+        whole = facts.f_blocks * facts.f_frsize
+        mark = self._size.of(whole)
+        free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
+        promised = self._promised + amount + int(spare * mark)
+        return self.used + promised <= mark and promised <= free
 
     def spend(self, amount: int) -> None:
         """Turn promised bytes into written ones."""

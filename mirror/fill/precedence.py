@@ -1,0 +1,62 @@
+"""Which fills go first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+
+
+class Precedence:
+    """Fills that somebody reads go before those that are brought in ahead.
+
+    While one of the former is under way, the latter stand still; and they give way where there is room for one alone.
+    """
+
+    def __init__(self) -> None:
+        self._read: set[Hashable] = set()
+        self._ahead: dict[Hashable, Callable[[], Awaitable[None]]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a fill that somebody reads is under way."""
+        return bool(self._read)
+
+    def read(self, fill: Hashable) -> None:
+        """Let a fill go first from now on."""
+        self._ahead.pop(fill, None)
+        if fill not in self._read:
+            self._read.add(fill)
+            self._change()
+
+    def ahead(self, fill: Hashable, give_way: Callable[[], Awaitable[None]]) -> None:
+        """Let a fill go behind all that are read; `give_way` ends it."""
+        self._ahead[fill] = give_way
+
+    def over(self, fill: Hashable) -> None:
+        """Take note that a fill has ended."""
+        self._ahead.pop(fill, None)
+        if fill in self._read:
+            self._read.discard(fill)
+            self._change()
+
+    async def changed(self) -> None:
+        """Wait until another fill goes first, or no longer does."""
+        await self._changed.wait()
+
+    async def clear(self) -> None:
+        """Wait until no fill that somebody reads is under way."""
+        while self.is_taken:
+            await self.changed()
+
+    async def make_way(self) -> bool:
+        """End a fill that nobody reads; False if there is none."""
+        if not self._ahead:
+            return False
+        _, give_way = self._ahead.popitem()
+        await give_way()
+        return True
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
