@@ -28,6 +28,7 @@ SPELLINGS = {
 NONSENSE = ["", "linux", "linux/", "/amd64", "linux/amd64/v1/x", "linux amd64", "a" * 200 + "/b", 1, None]
 
 # What runs, what is offered, which one is best.
+OLD, NEW = "windows(10.0.17763)/amd64", "windows(10.0.20348)/amd64"
 CHOICES = [
     ("linux/amd64", ["linux/arm64", "linux/amd64"], "linux/amd64"),
     ("linux/amd64", ["linux/amd64/v2"], None),
@@ -35,11 +36,11 @@ CHOICES = [
     ("linux/arm64", ["linux/arm/v7", "linux/arm64/v8"], "linux/arm64"),
     ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6", "linux/arm64"], "linux/arm/v6"),
     ("linux/arm/v6", ["linux/arm/v7"], None),
-    ("windows/amd64", ["windows(10.0.20348)/amd64", "windows(10.0.17763)/amd64"], "windows(10.0.20348)/amd64"),
-    ("windows(10.0.17763)/amd64", ["windows(10.0.20348)/amd64", "windows(10.0.17763.1)/amd64"], "windows(10.0.17763)/amd64"),
-    ("windows(10.0.17763)/amd64", ["windows(10.0.20348)/amd64", "linux/amd64"], None),
+    ("windows/amd64", [NEW, OLD], NEW),
+    (OLD, [NEW, "windows(10.0.17763.1)/amd64"], OLD),
+    (OLD, [NEW, "linux/amd64"], None),
     ("linux/amd64", [], None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "usual"), SPELLINGS.items())
