@@ -33,8 +33,6 @@ _MOST_QUEUED = 500
 _MOST_BLOBS = 250
 # Of the store so much stays free for what clients ask for.
 _SPARE_ROOM = 0.1
-_AGAIN_SECONDS = 600.0
-_MOST_FAILED = 10_000
 # How many digests of a repository or an upstream are looked at to learn what was pulled before a restart.
 _MOST_LOOKED_AT = 200
 _INDEXES = frozenset({media_types.OCI_INDEX, media_types.DOCKER_LIST})
@@ -53,8 +51,8 @@ class _Wanted(NamedTuple):
 class Prefetch:
     """Brings in, a few at a time, what the manifests refer to that clients pull. Nobody waits for it or hears of it.
 
-    It asks as a client of the hub would, so that nothing is served that otherwise were not. What may not start when its
-    turn comes is dropped: the next pull of the image wants it again.
+    It asks as a client of the hub would, so that nothing is served that otherwise were not. What fails, or may not
+    start when its turn comes, is left to the clients.
     """
 
     def __init__(
@@ -75,7 +73,6 @@ class Prefetch:
         self._platforms = PulledPlatforms()
         self._queue: dict[tuple[Repository, Digest], _Wanted] = {}
         self._under_way: Counter[str] = Counter()
-        self._failed: dict[tuple[Repository, Digest], float] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._log = structlog.get_logger("layover.prefetch")
@@ -91,7 +88,7 @@ class Prefetch:
             await asyncio.wait(workers)
 
     def pulled(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
-        """Take note that a client was given a manifest, and have brought in what it refers to."""
+        """Take note that a client was given a manifest; if it is new, have brought in what it refers to."""
         held = self._manifests.held(repository, digest)
         if not self._settings.enabled or held is None:
             return
@@ -99,13 +96,13 @@ class Prefetch:
             self._platforms.list(repository, platforms(held.body))
         else:
             self._platforms.pull(repository, digest, time.monotonic())
-        self._put([_Wanted(upstream, repository, digest, is_pulled=True)])
+        if self._manifests.take_arrival(repository, digest):
+            self._put([_Wanted(upstream, repository, digest, is_pulled=True)])
 
     def _put(self, wanted: Iterable[_Wanted]) -> None:
         for each in wanted:
-            key = (each.repository, each.digest)
-            if _most(each.upstream) and self._failed.get(key, 0.0) < time.monotonic():
-                self._queue[key] = each
+            if _most(each.upstream):
+                self._queue[each.repository, each.digest] = each
         while len(self._queue) > _MOST_QUEUED:
             del self._queue[next(iter(self._queue))]
         while not self._is_closed and len(self._workers) < min(_MOST_AT_ONCE, len(self._queue)):
@@ -127,7 +124,9 @@ class Prefetch:
                 return
             self._under_way[wanted.upstream.url] += 1
             try:
-                await self._try(wanted)
+                await self._bring(wanted)
+            except RegistryError as error:
+                self._log.debug("could not be prefetched", digest=wanted.digest, error=error.message)
             finally:
                 self._under_way[wanted.upstream.url] -= 1
 
@@ -136,17 +135,6 @@ class Prefetch:
             if self._under_way[wanted.upstream.url] < _most(wanted.upstream):
                 return self._queue.pop(key)
         return None
-
-    async def _try(self, wanted: _Wanted) -> None:
-        try:
-            await self._bring(wanted)
-        except RegistryError as error:
-            self._log.debug("could not be prefetched", digest=wanted.digest, error=error.message)
-            key = (wanted.repository, wanted.digest)
-            self._failed.pop(key, None)
-            self._failed[key] = time.monotonic() + _AGAIN_SECONDS
-            while len(self._failed) > _MOST_FAILED:
-                del self._failed[next(iter(self._failed))]
 
     async def _bring(self, wanted: _Wanted) -> None:
         upstream, repository, digest, size, _ = wanted

@@ -36,6 +36,8 @@ SETTINGS = {
     "LAYOVER_FRESHNESS__TAG_TTL": f"{SHORT:g}s",
     "LAYOVER_FRESHNESS__RULES": json.dumps(RULES),
     "LAYOVER_LOG__LEVEL": "warning",
+    # What it asks for is counted with what clients ask for.
+    "LAYOVER_PREFETCH__ENABLED": "false",
 }
 
 

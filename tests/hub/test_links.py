@@ -37,7 +37,9 @@ def registry() -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     store = tmp_path_factory.mktemp("links") / "store"
-    with Replica(store, upstreams={"docker.io": registry.url}) as running:
+    # What prefetching asks for would be counted with what pulls ask for.
+    settings = {"LAYOVER_PREFETCH__ENABLED": "false"}
+    with Replica(store, upstreams={"docker.io": registry.url}, settings=settings) as running:
         yield running
 
 

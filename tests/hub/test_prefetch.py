@@ -11,6 +11,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
+from mirror.source.upstream import FetchedManifest
 from tests.channel.conftest import eventually as until
 from tests.chaos.scene import MIB, Scene, eventually, name_of
 from tests.conformance.wire import Answer, Door
@@ -117,6 +118,21 @@ class TestManifest:
             assert Door(here.replica.port).get(f"{here.base}/{path}").status == 200
         settle(here)
         assert here.upstream.counters.requests(kind="blob", repository=here.repository) == 0
+
+    def test_starts_nothing__warm(self, upstream: Upstream, tmp_path: Path) -> None:
+        image = upstream.push_image("library/warm", "1", [AMD], [3000], raw=True)
+        upstream.counters.clear()
+        with run(tmp_path / "store", upstream, prefetch__enabled="false") as running:
+            here = Scene(upstream, running, "library/warm")
+            for reference in (image.tag, image.manifests[0].digest):
+                assert here.manifest(reference).status == 200
+            assert running.stop() == 0
+        with run(tmp_path / "store", upstream) as running:
+            here = Scene(upstream, running, "library/warm")
+            for reference in (image.tag, image.manifests[0].digest):
+                assert here.manifest(reference).headers["Cache-Status"].startswith("layover; hit")
+            settle(here)
+        assert upstream.counters.requests(repository="library/warm") == 2
 
     def test_leaves_out__what_has_no_size_and_what_the_upstream_has_not(self, here: Scene) -> None:
         image = here.push_image(3000, 4000).platforms[0]
@@ -358,16 +374,14 @@ class TestQueue:
             for number in range(600):
                 body = json.dumps({"schemaVersion": 2, "layers": [], "number": number}).encode()
                 digest = Digest.of(body)
-                hub._store.keep_manifest(repository, digest, MANIFEST, body)
+                hub._manifests.keep(repository, FetchedManifest(digest, MANIFEST, body))
                 await hub.pulled(repository, digest)
                 digests.append(digest)
             assert [digest for _, digest in hub._prefetch._queue] == digests[-500:]
-            await hub.pulled(repository, digests[-1])
-            assert len(hub._prefetch._queue) == 500
             hub._blobs.precedence.over("a reader")
             await until(lambda: not hub._prefetch._queue)
 
-    async def test_what_failed__is_not_tried_again_and_again(self, upstream: Upstream, tmp_path: Path) -> None:
+    async def test_what_failed__is_not_tried_again(self, upstream: Upstream, tmp_path: Path) -> None:
         image = upstream.push_image("library/failing", "1", [AMD], [1000], raw=True)
         upstream.counters.clear()
         layer = image.layers[0].digest
