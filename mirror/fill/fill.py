@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from mirror.channel import Progress
-from mirror.fill.precedence import Precedence
+from mirror.fill.precedence import SPARE_ROOM, Precedence
 from mirror.fill.threads import finished
 from mirror.fill.transfer import TAIL, Transfer, WrongSize
 from mirror.fill.verifier import Verifier
@@ -298,7 +298,7 @@ class Fill:
         if self._promised >= missing:
             return True
         more = missing - self._promised if self.size is not None else max(least, _CLAIM_STEP)
-        if not self._store.room.claim(more):
+        if not self._store.room.claim(more, 0.0 if self.is_read else SPARE_ROOM):
             return False
         self._promised += more
         return True

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 
+# Of the store's mark so much stays free for what somebody reads.
+SPARE_ROOM = 0.1
+
 
 class Precedence:
     """Fills that somebody reads go before those that are brought in ahead.

@@ -85,7 +85,7 @@ class Blobs:
                 status = await self._linked_by_upstream(upstream, repository, digest)
             elif size is not None:
                 return Whole(size, status or CacheStatus(Outcome.HIT))
-            elif fill is not None and fill.error is not None:
+            elif fill is not None and (fill.error is not None or (fill.lost_room and not fill.is_read)):
                 await fill.over()
                 await asyncio.sleep(0)
             elif fill is None and (left := self._penalty(upstream, digest)) > 0:

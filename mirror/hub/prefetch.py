@@ -11,6 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from mirror.config import PrefetchSettings, Upstream
+from mirror.fill import SPARE_ROOM
 from mirror.hub.blobs import Blobs
 from mirror.hub.manifests import Manifests
 from mirror.hub.platforms import PulledPlatforms, chosen
@@ -31,8 +32,6 @@ _SHARE_OF_CONNECTIONS = 4
 _MOST_QUEUED = 500
 # More blobs than this no image has.
 _MOST_BLOBS = 250
-# Of the store so much stays free for what clients ask for.
-_SPARE_ROOM = 0.1
 # How many digests of a repository or an upstream are looked at to learn what was pulled before a restart.
 _MOST_LOOKED_AT = 200
 _INDEXES = frozenset({media_types.OCI_INDEX, media_types.DOCKER_LIST})
@@ -162,8 +161,10 @@ class Prefetch:
 
     def _may(self, upstream: Upstream, size: int) -> bool:
         """Say whether something of `size` bytes may be asked for now."""
-        is_well = self._client.quotas.level(upstream) is Level.PLENTY and not self._client.is_left_alone(upstream)
-        return is_well and self._store.room.fits(size, _SPARE_ROOM)
+        quotas = self._client.quotas
+        is_short = quotas.level(upstream) is not Level.PLENTY or quotas.is_limited(upstream)
+        is_well = not is_short and not self._client.is_left_alone(upstream)
+        return is_well and self._store.room.fits(size, SPARE_ROOM)
 
     async def _wanted_platforms(
         self, repository: Repository, listed: Iterable[PlatformManifest]

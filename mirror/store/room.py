@@ -25,9 +25,9 @@ class Room:
         facts = os.statvfs(self._path)
         return self._size.of(facts.f_blocks * facts.f_frsize)
 
-    def claim(self, amount: int) -> bool:
-        """Promise `amount` bytes to a fill; False, and nothing promised, if there is no room for them."""
-        if not self.fits(amount):
+    def claim(self, amount: int, spare: float = 0.0) -> bool:
+        """Promise `amount` bytes to a fill; False, and nothing promised, if they do not fit."""
+        if not self.fits(amount, spare):
             return False
         self._promised += amount
         return True

@@ -270,6 +270,16 @@ class TestLimits:
         assert here.upstream.counters.requests(kind="blob", repository=here.repository) == 0
         assert here.get(image.layers[0].digest).is_complete
 
+    def test_rate_is_limited(self, here: Scene) -> None:
+        image = here.push_image(1000).platforms[0]
+        door = Door(here.replica.port)
+        assert door.head(f"{here.base}/manifests/{image.manifest.digest}").status == 200
+        here.upstream.dials.failures = [Failure(429, kind="manifest", reference="absent", retry_after="60")]
+        assert door.get(f"{here.base}/manifests/absent").status == 429
+        assert here.manifest(image.manifest.digest).status == 200
+        settle(here)
+        assert here.upstream.counters.requests(kind="blob", repository=here.repository) == 0
+
     def test_breaker_is_open(self, here: Scene) -> None:
         image = here.push_image(1000).platforms[0]
         assert Door(here.replica.port).head(f"{here.base}/manifests/{image.manifest.digest}").status == 200
