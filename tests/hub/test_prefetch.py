@@ -196,14 +196,18 @@ class TestIndex:
 
 class TestReaders:
     def test_go_first(self, here: Scene) -> None:
-        image = here.push_image(3000, 4000).platforms[0]
+        for reference in (here.push_image(1000, tag="0").tag, here.push_image(1000, tag="0").manifests[0].digest):
+            assert here.manifest(reference).status == 200
+        settle(here)
+        image = here.upstream.push_image(here.repository, "1", [AMD], [3000, 4000], raw=True)
+        here.upstream.counters.clear()
         read = here.upstream.push_random_blob(here.repository, MIB, here.seed + 1)
         here.upstream.dials.blob_digests, here.upstream.dials.blob_stall = {read}, 200_000
         reader = here.read(read)
         reader.wait_for(1)
-        assert here.manifest(image.manifest.digest).status == 200
+        assert here.manifest(image.tag).status == 200
         time.sleep(_MOMENT)
-        assert here.upstream.counters.requests(kind="blob") == 1
+        assert here.upstream.counters.requests() == 2
         here.upstream.release()
         reader.wait()
         assert reader.is_complete
