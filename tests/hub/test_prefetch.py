@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mirror.hub.prefetch import _Wanted
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.source.upstream import FetchedManifest
+from mirror.store import Verdict
 from tests.channel.conftest import eventually as until
 from tests.chaos.scene import MIB, Scene, eventually, name_of
 from tests.conformance.wire import Answer, Door
@@ -346,6 +349,28 @@ class TestLimits:
         upstream.reset()
         assert upstream.counters.requests(kind="blob") <= 3
 
+    def test_the_replica_ends__once_its_clients_have_what_they_read(self, upstream: Upstream, tmp_path: Path) -> None:
+        image = upstream.push_image("library/lasting", "1", [AMD], [MIB, MIB + 1, MIB + 2, MIB + 3], 3, raw=True)
+        large = upstream.push_random_blob("library/lasting", 32 * MIB)
+        with run(tmp_path / "store", upstream) as running:
+            here = Scene(upstream, running, "library/lasting")
+            assert here.get(large).is_complete
+            slow = here.read(large).wait_for(1)
+            slow.hold()
+            upstream.counters.clear()
+            upstream.dials.blob_stall = 200_000
+            assert here.manifest(image.manifests[0].digest).status == 200
+            eventually(lambda: upstream.counters.requests(kind="blob") > 2, "two layers are on their way")
+            with ThreadPoolExecutor(1) as pool:
+                ending = pool.submit(running.stop)
+                eventually(lambda: '"stopping"' in running.log.read_text(), "the replica is about to end")
+                upstream.reset()
+                time.sleep(_MOMENT)
+                slow.go_on()
+                assert slow.wait().is_complete
+                assert ending.result() == 0
+        assert upstream.counters.requests(kind="blob") == 3
+
 
 class TestPrivate:
     @pytest.fixture
@@ -394,6 +419,21 @@ class TestQueue:
             assert [digest for _, digest in hub._prefetch._queue] == digests[-500:]
             hub._blobs.precedence.over("a reader")
             await until(lambda: not hub._prefetch._queue)
+
+    async def test_what_is_private_by_now__does_not_come(self, upstream: Upstream, tmp_path: Path) -> None:
+        image = upstream.push_image("library/closing", "1", [AMD], [1000], raw=True)
+        policy.guard(upstream)
+        upstream.counters.clear()
+        repository, digest = Repository("docker.io", "library/closing"), Digest(image.manifests[0].digest)
+        table = {"url": upstream.url, "username": policy.USER, "password": policy.SECRET}
+        async with policy.hub(tmp_path / "store", table) as hub:
+            await hub.manifest(repository, digest)
+            hub._store.judge(repository, Verdict(is_private=True, checked_at=time.time()))
+            for each in image.blobs:
+                hub._prefetch._put([_Wanted(hub._upstream(repository), repository, Digest(each.digest), each.size)])
+            await until(lambda: not hub._prefetch._workers)
+            assert upstream.counters.requests(kind="blob") == 0
+        upstream.reset()
 
     async def test_what_failed__is_not_tried_again(self, upstream: Upstream, tmp_path: Path) -> None:
         image = upstream.push_image("library/failing", "1", [AMD], [1000], raw=True)
