@@ -229,7 +229,7 @@ class TestReaders:
         reader.wait()
         assert written(here.replica, layer) - before < 3 * MIB
         wait_for(here.replica, *image.blobs)
-        assert_once(here, image)
+        here.assert_fetched_once(layer, 16 * MIB)
 
     def test_join(self, here: Scene) -> None:
         image = here.push_image(MIB).platforms[0]
@@ -264,7 +264,7 @@ class TestReaders:
         assert not stalled.is_complete
         here.upstream.release()
         stalled.wait()
-        assert_once(here, image)
+        here.assert_fetched_once(layer, 6 * MIB)
 
 
 class TestLimits:
