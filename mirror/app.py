@@ -19,6 +19,7 @@ from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
+from mirror.hub.prefetch import Prefetch
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
@@ -82,7 +83,8 @@ class HubApp:
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility)
+        prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
+        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
     async def start(self) -> None:
@@ -125,6 +127,7 @@ class HubApp:
         log_stopping(self._settings)
         keeping.cancel()
         self.admin.set_ready(is_ready=False)
+        await self.hub.wind_down()
         await server.drained(self._settings.server.shutdown_grace + _SLACK_SECONDS)
         await server.stop()
         await self.stop()
@@ -155,7 +158,7 @@ class DoorApp:
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
         self._name = process_name()
-        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings.upstreams)
+        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -226,7 +229,7 @@ class Replica:
         self._settings = settings
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
-        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings.upstreams)
+        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
         self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
         self._log = structlog.get_logger("layover")
 
@@ -245,6 +248,7 @@ class Replica:
         await stopping.wait()
         log_stopping(self._settings)
         self._hub.admin.set_ready(is_ready=False)
+        await self._hub.hub.wind_down()
         await self._door.stop(server.shutdown_grace)
         await self._hub.stop()
         self._pools.close()

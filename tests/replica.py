@@ -14,10 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 START_SECONDS = 30.0
+# With these settings an upstream is asked for nothing but what clients ask for, so that what they cost can be counted.
+NO_PREFETCH = MappingProxyType({"LAYOVER_PREFETCH__ENABLED": "false"})
 # Below what the kernel gives to outgoing connections, or one of those might take the port before its server does.
 _PORTS = range(20_000, 32_000)
 

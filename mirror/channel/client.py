@@ -64,6 +64,10 @@ class RemoteHub:
         """See `Hub`."""
         return await self._call_again(wire.AskManifest(repository, reference), ManifestFound)
 
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        """See `Hub`."""
+        await self._call(wire.Pulled(repository, digest), type(None))
+
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `Hub`."""
         return await self._call_again(wire.AskBlob(repository, digest), Body)  # type: ignore[arg-type]

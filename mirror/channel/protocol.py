@@ -120,6 +120,9 @@ class Hub(Protocol):
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """Return a manifest that may be served under the repository, fetching or revalidating what needs it."""
 
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        """Tell that a client was given a manifest: if it is new, what it refers to may be brought in ahead."""
+
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """Return where a blob can be read, starting or joining its fill if it is not held."""
 

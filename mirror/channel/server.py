@@ -130,6 +130,9 @@ class _Connection:
         match question:
             case wire.AskManifest(repository, reference):
                 value = await hub.manifest(repository, parse_reference(reference))
+            case wire.Pulled(repository, digest):
+                value = None
+                await hub.pulled(repository, digest)
             case wire.AskBlob(repository, digest):
                 value = await hub.blob(repository, digest)
             case wire.AskBlobSize(repository, digest):

@@ -24,6 +24,13 @@ class AskManifest(msgspec.Struct, frozen=True, tag=True):
     reference: str
 
 
+class Pulled(msgspec.Struct, frozen=True, tag=True):
+    """`Hub.pulled`."""
+
+    repository: Repository
+    digest: Digest
+
+
 class AskBlob(msgspec.Struct, frozen=True, tag=True):
     """`Hub.blob`."""
 
@@ -110,6 +117,7 @@ class AskChanges(msgspec.Struct, frozen=True, tag=True):
 
 Question = (
     AskManifest
+    | Pulled
     | AskBlob
     | AskBlobSize
     | AskProgress

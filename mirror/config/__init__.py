@@ -9,6 +9,7 @@ from mirror.config.load import ConfigError, load
 from mirror.config.settings import Access as AccessSettings
 from mirror.config.settings import Freshness as FreshnessSettings
 from mirror.config.settings import Log as LogSettings
+from mirror.config.settings import Prefetch as PrefetchSettings
 from mirror.config.settings import Settings
 from mirror.config.settings import Store as StoreSettings
 from mirror.config.units import Secret
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigError",
     "FreshnessSettings",
     "LogSettings",
+    "PrefetchSettings",
     "Secret",
     "Settings",
     "StoreSettings",

@@ -15,6 +15,7 @@ from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Settings
 from mirror.config.units import Address, Duration, Rate, Secret, Size
 from mirror.config.upstreams import Upstreams, UpstreamTable
 from mirror.oci.errors import LayoverError
+from mirror.oci.platform import Platform
 
 DEFAULT_FILE = Path("/etc/layover/layover.toml")
 _PREFIX = "LAYOVER_"
@@ -25,7 +26,17 @@ _KUBERNETES = re.compile(
 _TABLES = frozenset({"server", "server.tls", "log", "store", "fleet", "freshness", "prefetch", "access", "upstreams"})
 _PATH_IN_MESSAGE = re.compile(r" - at `\$\.?([^`]*)`$")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
-_JSON = frozenset({"server.listen", "server.workers", "access.allow", "access.deny", "freshness.rules"})
+_JSON = frozenset(
+    {
+        "server.listen",
+        "server.workers",
+        "freshness.rules",
+        "prefetch.enabled",
+        "prefetch.platforms",
+        "access.allow",
+        "access.deny",
+    }
+)
 
 Tree = dict[str, Any]
 
@@ -113,7 +124,7 @@ def _take_planned(tree: Tree, origins: dict[str, str]) -> None:
     """Remove what is written at the default of a feature to come; refuse anything else that is written of it."""
     for path, harmless in PLANNED.items():
         _take(tree, tuple(path.split(".")), harmless, origins)
-    for table in ("server.tls", "fleet", "prefetch"):
+    for table in ("server.tls", "fleet"):
         _drop_planned(tree, tuple(table.split(".")), origins)
     upstreams = tree.get("upstreams")
     for name, table in upstreams.items() if isinstance(upstreams, dict) else ():
@@ -175,6 +186,7 @@ def _decode(kind: type, value: Any) -> Any:
         Size: Size.parse,
         Rate: Rate.parse,
         Address: Address.parse,
+        Platform: Platform.parse,
     }.get(kind)
     if parse is None:
         raise ValueError(f"{value!r} is not allowed here")

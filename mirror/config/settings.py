@@ -11,6 +11,7 @@ import msgspec
 
 from mirror.config.units import Address, Duration, Size
 from mirror.config.upstreams import Upstreams
+from mirror.oci.platform import Platform
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +57,16 @@ class Freshness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: tuple[FreshnessRule, ...] = ()
 
 
+class Prefetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[prefetch]`: whether what a manifest refers to is brought in ahead, and of an index for which platforms.
+
+    No platforms are those that were seen being pulled.
+    """
+
+    enabled: bool = True
+    platforms: tuple[Platform, ...] = ()
+
+
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[access]`: globs over upstream/repository; deny beats allow."""
 
@@ -70,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: Log = Log()
     store: Store = Store()
     freshness: Freshness = Freshness()
+    prefetch: Prefetch = Prefetch()
     access: Access = Access()
     upstreams: Upstreams = Upstreams()
 
@@ -94,8 +106,6 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "fleet.secret": ("",),
         "fleet.secret_file": ("",),
         "fleet.min_copies": (1,),
-        "prefetch.enabled": (True,),
-        "prefetch.platforms": ([],),
         "access.anonymous": (True,),
         "access.htpasswd": ("",),
         "access.issuers": ([],),

@@ -6,6 +6,7 @@ fill; a source that breaks is resumed at the byte where it broke; bytes that do 
 
 from mirror.fill.fill import Fill
 from mirror.fill.passage import Passage
+from mirror.fill.precedence import SPARE_ROOM, Precedence
 from mirror.fill.transfer import Transfer
 
-__all__ = ["Fill", "Passage", "Transfer"]
+__all__ = ["SPARE_ROOM", "Fill", "Passage", "Precedence", "Transfer"]

@@ -14,7 +14,8 @@ import structlog
 from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
-from mirror.fill.lanes import Lanes
+from mirror.fill.lanes import Demand, Lanes
+from mirror.fill.precedence import SPARE_ROOM, Precedence
 from mirror.fill.schedule import FIRST, Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.threads import finished
@@ -59,7 +60,8 @@ class Fill:
         """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it.
 
         `take_number` gives the fill a new number: at its start, and each time it begins anew. `was_opened` says whether
-        a source was asked since: not where all of the blob was left by an earlier fill.
+        a source was asked since: not where all of the blob was left by an earlier fill. Until `read` is called it is
+        brought in ahead, behind all that are read.
         """
         self._take_number = take_number
         self.number = take_number(self)
@@ -69,11 +71,15 @@ class Fill:
         self.is_verified = False
         self.lost_room = False
         self.was_opened = False
+        self.is_read = False
         self.error: RegistryError | None = None
         self.path = ""
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
+        self._precedence: Precedence | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._gives_way = False
         # Each upstream's own, as the same digest may be filled from several at a time.
         self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
         self._sources = Sources(sources, repository, digest, size, metrics)
@@ -84,6 +90,12 @@ class Fill:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._asked_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
+
+    def read(self) -> None:
+        """Go first from now on: somebody reads it."""
+        self.is_read = True
+        if self._precedence is not None and not self._over.done():
+            self._precedence.read(self, self.repository.upstream)
 
     async def confirmed(self) -> None:
         """Wait until a source confirmed the blob, or the fill ended.
@@ -116,9 +128,14 @@ class Fill:
             self._waiting.append((number, offset, woken))
             await woken
 
-    async def run(self) -> None:
-        """Do the whole transfer; how it ended is in `is_verified`, `lost_room` or `error`."""
+    async def run(self, precedence: Precedence) -> None:
+        """Do the whole transfer when its turn is; how it ended is in `is_verified`, `lost_room` or `error`."""
         started = time.monotonic()
+        self._precedence, self._task = precedence, asyncio.current_task()
+        if self.is_read:
+            precedence.read(self, self.repository.upstream)
+        else:
+            precedence.ahead(self, self._give_way)
         self._metrics.fills_active.inc()
         try:
             await self._fill()
@@ -134,6 +151,7 @@ class Fill:
             try:
                 await self._end()
             finally:
+                precedence.over(self)
                 self._over.set_result(None)
 
     async def _fill(self) -> None:
@@ -158,15 +176,16 @@ class Fill:
         """Bring in what is missing, and verify it all."""
         span, stream = Span(0, 0), None
         await self._store.room.ready(self.size or _CLAIM_STEP)
-        if not self._claim(0):
+        if not await self._claimed():
             await self._lose_room()
             return
         if self.size is None or not self.size or partial.segments.end_from(0) < self.size:
+            await self._turn()
             span = self._first_span(partial)
             stream = await self._sources.open(span.start, span.stop if self._is_worth_ranges(partial) else None)
             self.was_opened = True
             self.size = partial.size = self._sources.size
-            if not self._claim(0):
+            if not await self._claimed():
                 await stream.close()
                 await self._lose_room()
                 return
@@ -212,15 +231,27 @@ class Fill:
     async def _take_in_ranges(self, partial: Partial, intake: Intake, span: Span, stream: BlobStream) -> None:
         assert self.size is not None
         schedule = Schedule(self.size, sorted([*partial.segments.spans, span]))
+        demand = Demand(self._wanted, self._rests, self._turn)
         try:
-            await Lanes(self._sources, schedule, intake, self._wanted).run(span, stream)
+            await Lanes(self._sources, schedule, intake, demand).run(span, stream)
         except RangesLost:
             await intake.flush()
             await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0)))
 
+    def _rests(self) -> bool:
+        """Say whether it stands still for what somebody reads."""
+        assert self._precedence is not None
+        return not self.is_read and self._precedence.is_taken(self.repository.upstream)
+
+    async def _turn(self) -> None:
+        """Wait until it may go on."""
+        assert self._precedence is not None
+        while self._rests():
+            await self._precedence.changed()
+
     async def _take_in_order(self, intake: Intake, transfer: Transfer) -> None:
         try:
-            while piece := await transfer.read():
+            while piece := await self._next_piece(transfer):
                 is_alone = not self._waiting and time.monotonic() - self._asked_at > _LONGEST_ALONE
                 if is_alone and self._sources.size is None:
                     raise _endless(self._sources.label, self.digest)
@@ -228,6 +259,12 @@ class Fill:
                 await intake.ready()
         finally:
             await transfer.close()
+
+    async def _next_piece(self, transfer: Transfer) -> bytes:
+        if self._rests():
+            await self._turn()
+            transfer.rested()
+        return await transfer.read()
 
     def _wanted(self) -> list[int]:
         """Return where readers wait for what may be shown once it is there, who waits longest first."""
@@ -289,10 +326,25 @@ class Fill:
         if self._promised >= missing:
             return True
         more = missing - self._promised if self.size is not None else max(least, _CLAIM_STEP)
-        if not self._store.room.claim(more):
+        if not self._store.room.claim(more, 0.0 if self.is_read else SPARE_ROOM):
             return False
         self._promised += more
         return True
+
+    async def _claimed(self) -> bool:
+        """Have room promised for all that is missing; what nobody reads gives way to what somebody does."""
+        assert self._precedence is not None
+        while not self._claim(0):
+            if not (self.is_read and await self._precedence.make_way()):
+                return False
+        return True
+
+    async def _give_way(self) -> None:
+        if self._task is not None and not (self.is_verified or self.lost_room or self.error):
+            self._gives_way = True
+            self.error = _ended(self.digest)
+            self._task.cancel()
+        await self.over()
 
     async def _lose_room(self) -> None:
         self.lost_room = True
@@ -328,8 +380,7 @@ class Fill:
 
     async def _end(self) -> None:
         if not (self.is_verified or self.lost_room or self.error):
-            text = f"the fill of {self.digest} was ended; try again"
-            self.error = RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)
+            self.error = _ended(self.digest)
         self._store.room.unclaim(self._promised)
         self._promised = 0
         if self.error is not None and not self._confirmed.done():
@@ -339,12 +390,19 @@ class Fill:
         self._wake()
         if self._partial is not None:
             partial = self._partial
-            if not self.is_verified:
+            if self._gives_way and not self.is_verified:
+                await self._discard()
+            elif not self.is_verified:
                 await self._on_disk(lambda: _clear_empty(partial))
             await self._on_disk(partial.close)
 
     async def _on_disk(self, call: Callable[[], _Result]) -> _Result:
         return await finished(self._store.disk, call)
+
+
+def _ended(digest: Digest) -> RegistryError:
+    text = f"the fill of {digest} was ended; try again"
+    return RegistryError(ErrorCode.UNAVAILABLE, text, failure=Failure.RESET, retry_after=1)
 
 
 def _endless(label: str, digest: Digest) -> RegistryError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from mirror.fill.intake import Intake
@@ -35,18 +35,28 @@ class View(NamedTuple):
     left: int
 
 
+class Demand(NamedTuple):
+    """Who waits for a fill, and who goes before it.
+
+    `waiting` tells the offsets at which readers wait, `rests` whether it stands still for other fills; `turn` waits
+    until it does no longer.
+    """
+
+    waiting: Callable[[], Sequence[int]]
+    rests: Callable[[], bool]
+    turn: Callable[[], Awaitable[None]]
+
+
 class Lanes:
     """The connections of one fill."""
 
-    def __init__(
-        self, sources: Sources, schedule: Schedule, intake: Intake, waiting: Callable[[], Sequence[int]]
-    ) -> None:
-        """Bring what `schedule` says is missing into `intake`; `waiting` tells the offsets at which readers wait."""
+    def __init__(self, sources: Sources, schedule: Schedule, intake: Intake, demand: Demand) -> None:
+        """Bring what `schedule` says is missing into `intake`, as `demand` wants it."""
         self._sources = sources
         self._pace = sources.pace
         self._schedule = schedule
         self._intake = intake
-        self._waiting = waiting
+        self._demand = demand
         self._lanes: dict[asyncio.Task[None], Lane] = {}
         self._received = 0
         self._fruitless = 0
@@ -70,9 +80,10 @@ class Lanes:
         try:
             self._start(span, stream)
             while self._lanes or self._schedule.missing:
-                done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                await self._reap(done)
-                self._look_after(time.monotonic())
+                if self._lanes:
+                    await self._step()
+                else:
+                    await self._demand.turn()
                 self._add()
         finally:
             self._pace.left()
@@ -82,6 +93,12 @@ class Lanes:
     def received(self) -> int:
         """How many bytes came."""
         return self._received + sum(lane.received for lane in self._lanes.values())
+
+    async def _step(self) -> None:
+        """Wait until a connection has ended, but not for long, and look after all of them."""
+        done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await self._reap(done)
+        self._look_after(time.monotonic())
 
     def _start(self, span: Span, stream: BlobStream | None = None) -> None:
         lane = Lane(self._sources, self._schedule, self._intake, self._next_span, span, stream)
@@ -95,13 +112,15 @@ class Lanes:
 
     def _next_span(self, lane: Lane) -> Span | None:
         """Return what a connection that has brought its span asks for next; None if it is one too many."""
-        if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._waiting()):
+        if self._demand.rests():
+            return None
+        if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._demand.waiting()):
             return None
         return self._take(max(lane.rate, self._pace.rate), lane.received)
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._waiting())
+        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._demand.waiting())
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""
@@ -109,9 +128,11 @@ class Lanes:
             self._start(span)
 
     def _has_use(self) -> bool:
+        if self._demand.rests():
+            return False
         if not self._lanes or self._pace.may_add(len(self._lanes)):
             return True
-        return self._pace.may_hurry and self._schedule.is_urgent(self._waiting())
+        return self._pace.may_hurry and self._schedule.is_urgent(self._demand.waiting())
 
     async def _reap(self, done: set[asyncio.Task[None]]) -> None:
         """Take note of connections that ended."""

@@ -77,6 +77,10 @@ class Transfer:
             if piece:
                 await self._resume(crawling())
 
+    def rested(self) -> None:
+        """Hold the time since the last read against nobody."""
+        self._measured_at, self._measured_from = time.monotonic(), self.offset
+
     async def close(self) -> None:
         """End the transfer, whole or not."""
         if self._stream is not None:

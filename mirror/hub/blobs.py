@@ -14,7 +14,7 @@ import structlog
 
 from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
 from mirror.config import Upstream
-from mirror.fill import Fill, Passage
+from mirror.fill import Fill, Passage, Precedence
 from mirror.fill.fill import DigestMismatch
 from mirror.hub.flights import Flights
 from mirror.observe.cache_status import CacheStatus, Outcome
@@ -53,17 +53,19 @@ class Blobs:
         self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
         self._active: dict[tuple[str, Digest], Fill] = {}
         self._fills: dict[int, Fill] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._sizes: Flights[int | None] = Flights()
         self._penalties: dict[tuple[str, Digest], _Penalty] = {}
+        self.precedence = Precedence()
         self._log = structlog.get_logger("layover.hub")
 
     async def close(self) -> None:
         """End every fill so that it can be resumed, and every question."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         await self._sizes.close()
 
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
@@ -83,7 +85,7 @@ class Blobs:
                 status = await self._linked_by_upstream(upstream, repository, digest)
             elif size is not None:
                 return Whole(size, status or CacheStatus(Outcome.HIT))
-            elif fill is not None and fill.error is not None:
+            elif fill is not None and (fill.error is not None or (fill.lost_room and not fill.is_read)):
                 await fill.over()
                 await asyncio.sleep(0)
             elif fill is None and (left := self._penalty(upstream, digest)) > 0:
@@ -109,6 +111,7 @@ class Blobs:
         outcome = Outcome.MISS if fill is None else Outcome.JOINED
         if fill is None:
             fill = self._start(upstream, repository, digest)
+        fill.read()
         try:
             await fill.confirmed()
         except RegistryError:
@@ -130,6 +133,27 @@ class Blobs:
             return Filling(fill.number, fill.path, fill.size, stand_in)
         self._store.link(repository, digest, Link(None, True, None))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
+
+    async def bring(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
+        """Bring in a blob that nobody asked for yet, behind all that somebody did. It may end without being held.
+
+        Cancelled, it ends the fill so that it can be resumed, unless somebody reads it by now.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        is_filling = (upstream.url, digest) in self._active
+        if is_filling or self._store.content.size(digest) is not None or self._penalty(upstream, digest) > 0:
+            return
+        fill = self._start(upstream, repository, digest)
+        try:
+            await fill.over()
+        except asyncio.CancelledError:
+            if not fill.is_read and fill in self._tasks:
+                self._tasks[fill].cancel()
+            raise
+        if fill.error is not None:
+            raise fill.error
 
     async def size(self, upstream: Upstream, repository: Repository, digest: Digest) -> BlobFound:
         """Return a blob's size: of what is held, from a manifest that is held, or from the upstream.
@@ -189,8 +213,7 @@ class Blobs:
             self._metrics,
         )
         self._active[upstream.url, digest] = fill
-        task = asyncio.create_task(fill.run())
-        self._tasks.add(task)
+        task = self._tasks[fill] = asyncio.create_task(fill.run(self.precedence))
         task.add_done_callback(lambda done: self._ended(upstream, fill, done))
         return fill
 
@@ -200,7 +223,7 @@ class Blobs:
         return number
 
     def _ended(self, upstream: Upstream, fill: Fill, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[fill]
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get((upstream.url, fill.digest)) is fill:

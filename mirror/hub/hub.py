@@ -10,6 +10,7 @@ from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
+from mirror.hub.prefetch import Prefetch
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
@@ -33,6 +34,7 @@ class LocalHub:
         blobs: Blobs,
         listings: Listings,
         visibility: Visibility,
+        prefetch: Prefetch,
     ) -> None:
         self._upstreams = upstreams
         self._store = store
@@ -41,12 +43,18 @@ class LocalHub:
         self._blobs = blobs
         self._listings = listings
         self._visibility = visibility
+        self._prefetch = prefetch
         self.tally = Tally()
         self._changes = ChangeLog(store.shelf)
         store.on_change = self._changes.add
 
+    async def wind_down(self) -> None:
+        """End what nobody waits for, and start no more of it: the replica is about to end."""
+        await self._prefetch.close()
+
     async def close(self) -> None:
         """End what is under way; fills can be resumed."""
+        await self._prefetch.close()
         await self._tags.close()
         await self._manifests.close()
         await self._blobs.close()
@@ -64,6 +72,10 @@ class LocalHub:
             return self._tags.find(upstream, repository, reference)
 
         return await self._visibility.manifest(upstream, repository, reference, find)
+
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        """See `channel.Hub`."""
+        self._prefetch.pulled(self._upstream(repository), repository, digest)
 
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""

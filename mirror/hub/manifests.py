@@ -15,6 +15,8 @@ from mirror.oci.reference import Reference, Repository
 from mirror.source.upstream import FetchedManifest, UpstreamManifests
 from mirror.store import Link, Store
 
+_MOST_ARRIVED = 10_000
+
 
 class Held(NamedTuple):
     """A manifest that is held, and whether its bytes had to be fetched just now."""
@@ -42,6 +44,7 @@ class Manifests:
         self._source = source
         self._store = store
         self._flights: Flights[Held] = Flights()
+        self._arrived: dict[tuple[Repository, Digest], None] = {}
 
     async def close(self) -> None:
         """End every request under way."""
@@ -94,8 +97,17 @@ class Manifests:
 
     def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:
         """Keep a manifest that was fetched."""
+        self._arrived[repository, fetched.digest] = None
+        if len(self._arrived) > _MOST_ARRIVED:
+            del self._arrived[next(iter(self._arrived))]
         self._store.keep_manifest(repository, fetched.digest, fetched.media_type, fetched.body)
         return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True)
+
+    def take_arrival(self, repository: Repository, digest: Digest) -> bool:
+        """Say, once, whether a manifest was fetched since the hub began or this was last asked."""
+        has_arrived = (repository, digest) in self._arrived
+        self._arrived.pop((repository, digest), None)
+        return has_arrived
 
     async def _bring(self, upstream: Upstream, repository: Repository, digest: Digest) -> Held:
         """Have a digest served under a repository: by a HEAD if it is held under another one, else by fetching it."""

@@ -11,6 +11,7 @@ import msgspec
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.platform import Platform
 
 # What fits the formats that sizes are kept in; no blob comes near it.
 _LARGEST_SIZE = 2**63
@@ -26,9 +27,9 @@ class Children(NamedTuple):
 
 
 class PlatformManifest(NamedTuple):
-    """A manifest that an index lists for a platform: `os/architecture`, and the variant if there is one."""
+    """A manifest that an index lists for a platform."""
 
-    platform: str
+    platform: Platform
     digest: Digest
 
 
@@ -38,8 +39,8 @@ def platforms(body: bytes) -> tuple[PlatformManifest, ...]:
     for entry in _entries(_decode(body), "manifests"):
         descriptor, platform = _descriptor(entry), entry.get("platform") if isinstance(entry, dict) else None
         if descriptor is not None and isinstance(platform, dict):
-            parts = [platform.get(key) for key in ("os", "architecture", "variant")]
-            found.append(PlatformManifest("/".join(str(part) for part in parts if part), descriptor.digest))
+            parts = [str(platform.get(key) or "") for key in ("os", "architecture", "variant", "os.version")]
+            found.append(PlatformManifest(Platform.of(*parts), descriptor.digest))
     return tuple(found)
 
 

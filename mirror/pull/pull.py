@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 
 from mirror.channel import BlobFound, Filling, Hub, Listing, ManifestFound, Whole
-from mirror.config import Upstreams
+from mirror.config import Settings
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -18,16 +20,22 @@ from mirror.store.verdicts import Ruling, needs_verdict, refusal, rule
 
 _HIT = CacheStatus(Outcome.HIT)
 _MOST_TRIES = 3
+# How often the hub hears of a manifest that is pulled on and on.
+_TELL_SECONDS = 60.0
+_MOST_TOLD = 10_000
 
 
 class Pull:
     """Manifests, blobs and listings for one door."""
 
-    def __init__(self, shelf: Shelf, hub: Hub, freshness: Freshness, upstreams: Upstreams) -> None:
+    def __init__(self, shelf: Shelf, hub: Hub, freshness: Freshness, settings: Settings) -> None:
         self._shelf = shelf
         self._hub = hub
         self._freshness = freshness
-        self._upstreams = upstreams
+        self._upstreams = settings.upstreams
+        self._tells = settings.prefetch.enabled
+        self._told: dict[tuple[Repository, Digest], float] = {}
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """Return a manifest.
@@ -51,6 +59,23 @@ class Pull:
         if found is not None:
             self._shelf.touch(found.digest)
         return found
+
+    def pulled(self, repository: Repository, digest: Digest) -> None:
+        """Have the hub hear, now and then, that a client was given a manifest; nobody waits for that."""
+        key, now = (repository, digest), time.monotonic()
+        if not self._tells or now < self._told.get(key, 0.0):
+            return
+        self._told.pop(key, None)
+        self._told[key] = now + _TELL_SECONDS
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        task = asyncio.create_task(self._tell(repository, digest))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, repository: Repository, digest: Digest) -> None:
+        with contextlib.suppress(RegistryError):
+            await self._hub.pulled(repository, digest)
 
     async def blob(self, repository: Repository, digest: Digest) -> BlobBody:
         """Return a blob, to be read and closed.

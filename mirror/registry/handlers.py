@@ -72,6 +72,8 @@ class Handlers:
         asked = request.headers
         if responses.is_not_modified(asked.get("If-None-Match"), found.digest):
             return Answer(web.Response(status=304, headers=headers), found.status.outcome, 0)
+        if request.method == "GET":
+            self._pull.pulled(target.repository, found.digest)
         body, status = found.body, 200
         ranges = asked.get("Range")
         if (

@@ -30,25 +30,28 @@ class Room:
         facts = os.statvfs(self._path)
         return self._size.of(facts.f_blocks * facts.f_frsize)
 
-    def claim(self, amount: int) -> bool:
-        """Promise `amount` bytes to a fill; False, and nothing promised, if there is no room for them."""
-        has_room = self._has_room(amount)
-        if has_room:
-            self._promised += amount
-        return has_room
+    def claim(self, amount: int, spare: float = 0.0) -> bool:
+        """Promise `amount` bytes to a fill; False, and nothing promised, if they do not fit."""
+        if not self.fits(amount, spare):
+            return False
+        self._promised += amount
+        return True
 
-    def _has_room(self, amount: int) -> bool:
+    def fits(self, amount: int, spare: float = 0.0) -> bool:
+        """Say whether there is room for `amount` bytes, and beside them for a share `spare` of the high mark."""
         facts = os.statvfs(self._path)
         whole = facts.f_blocks * facts.f_frsize
+        mark = self._size.of(whole)
         free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
         used = self.used
         if not self._is_counted.is_set():
             used = max(used, whole - facts.f_bfree * facts.f_frsize)
-        return used + self._promised + amount <= self._size.of(whole) and self._promised + amount <= free
+        promised = self._promised + amount + int(spare * mark)
+        return used + promised <= mark and promised <= free
 
     async def ready(self, amount: int) -> None:
         """Wait until the store's content is counted, if there is room for `amount` bytes only then."""
-        if not self._is_counted.is_set() and not self._has_room(amount):
+        if not self._is_counted.is_set() and not self.fits(amount):
             await self._is_counted.wait()
 
     def count(self, found: int) -> None:

@@ -206,12 +206,18 @@ class Shelf:
 
     def any_link(self, repository: Repository | str) -> tuple[Digest, Link] | None:
         """Return a digest that may be served under a repository, and as what. Blocks; any thread."""
+        return next(self.links(repository, 1), None)
+
+    def links(self, repository: Repository | str, most: int) -> Iterator[tuple[Digest, Link]]:
+        """Yield digests that may be served under a repository, and as what, no more than about `most`.
+
+        Blocks; any thread.
+        """
         prefix = links_prefix(str(repository))
-        for key in self._keys(prefix, 1):
+        for key in self._keys(prefix, most):
             link = self._stored(key, Link)
             if link is not None:
-                return Digest(key.removeprefix(prefix)), link
-        return None
+                yield Digest(key.removeprefix(prefix)), link
 
     def known_link(self, key: str) -> Link | None:
         """Return the link under a row's key, written or not."""

@@ -116,6 +116,16 @@ async def test_manifest__the_largest_there_may_be(bench: Bench) -> None:
 # Blobs
 
 
+async def test_pulled__what_the_manifest_refers_to_comes_in(bench: Bench) -> None:
+    image = bench.push_image(100_000)
+    manifest = image.manifests[0].digest
+    await bench.hub.pulled(bench.repository, Digest(manifest))
+    found = await bench.hub.manifest(bench.repository, Digest(manifest))
+    await bench.hub.pulled(bench.repository, found.digest)
+    await eventually(lambda: bench.local._store.objects["blob"] == len(image.blobs))
+    assert bench.upstream.counters.requests(method="GET", kind="blob", repository=bench.repository.name) == 2
+
+
 async def test_blob__filling_then_whole(bench: Bench) -> None:
     digest = bench.push(_MIB)
     filling = await bench.hub.blob(bench.repository, digest)

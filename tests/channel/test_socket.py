@@ -47,6 +47,9 @@ class _Stub:
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         raise RuntimeError("a defect")
 
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        raise RuntimeError("a defect")
+
     async def blob(self, repository: Repository, digest: Digest) -> Whole:
         return Whole(1, CacheStatus(Outcome.HIT))
 

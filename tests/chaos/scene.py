@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.chaos.reader import PATIENCE, Reader, get
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Image, Upstream
 
 KIB = 2**10
@@ -91,7 +91,7 @@ def registry() -> Iterator[Upstream]:
 def shared_replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     """Run one replica for all tests of a folder."""
     store = tmp_path_factory.mktemp("replica") / "store"
-    with Replica(store, upstreams={"docker.io": registry.url}) as running:
+    with Replica(store, upstreams={"docker.io": registry.url}, settings=NO_PREFETCH) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from mirror.config import ConfigError, load
 DURATION = "write 500ms, 10s, 5m, 2h, 30d or forever"
 SIZE = "write a number with B, KiB, MiB, GiB, TiB or %"
 ADDRESS = "write HOST:PORT"
+PLATFORM = "write os/architecture, such as linux/amd64"
 UNKNOWN = "there is no such setting"
 
 VALUES = [
@@ -37,6 +38,11 @@ VALUES = [
     ("FRESHNESS__TAG_TTL", "5 minutes", "freshness.tag_ttl", DURATION),
     ("ACCESS__ALLOW", "docker.io/*", "access.allow", "list"),
     ("ACCESS__DENY", "[1]", "access.deny[0]", "text"),
+    ("PREFETCH__ENABLED", "yes", "prefetch.enabled", "bool"),
+    ("PREFETCH__PLATFORMS", "linux/amd64", "prefetch.platforms", "list"),
+    ("PREFETCH__PLATFORMS", '["linux"]', "prefetch.platforms[0]", PLATFORM),
+    ("PREFETCH__PLATFORMS", '["linux/amd64", 1]', "prefetch.platforms[1]", PLATFORM),
+    ("PREFETCH__PLATFORM", "[]", "prefetch.platform", UNKNOWN),
     ("SERVER", "x", "server", "table"),
     ("UPSTREAMS", "x", "upstreams", "table"),
     ("UPSTREAMS", "[1]", "upstreams", "table"),
@@ -63,6 +69,7 @@ FILES = [
     ("[store]\nsize = 0.8", "store.size", SIZE),
     ("[store]\npath = 1", "store.path", ""),
     ("[access]\nallow = '*'", "access.allow", "list"),
+    ('[prefetch]\nplatforms = ["linux/amd64/v1/x"]', "prefetch.platforms[0]", PLATFORM),
     ("server = 1", "server", "table"),
     ("upstreams = 1", "upstreams", "table"),
     ("[[upstreams]]\nurl = 'x'", "upstreams", "table"),

@@ -81,8 +81,6 @@ NOT_YET = {
     "FLEET__SECRET": "x",
     "FLEET__SECRET_FILE": "/x",
     "FLEET__MIN_COPIES": "2",
-    "PREFETCH__ENABLED": "false",
-    "PREFETCH__PLATFORMS": '["linux/amd64"]',
     "ACCESS__ANONYMOUS": "false",
     "ACCESS__HTPASSWD": "/x",
     "ACCESS__ISSUERS": '["https://issuer.example"]',
@@ -186,10 +184,13 @@ class TestVariables:
             "LAYOVER_SERVER__LISTEN": '["127.0.0.1:1", "[::1]:1"]',
             "LAYOVER_ACCESS__ALLOW": '["docker.io/*"]',
             "LAYOVER_ACCESS__DENY": "[]",
+            "LAYOVER_PREFETCH__PLATFORMS": '["linux/amd64", "Linux/ARM64/v8"]',
+            "LAYOVER_PREFETCH__ENABLED": "false",
         }
         settings = load(None, environment)
         assert [str(address) for address in settings.server.listen] == ["127.0.0.1:1", "[::1]:1"]
         assert (settings.access.allow, settings.access.deny) == (("docker.io/*",), ())
+        assert (settings.prefetch.platforms, settings.prefetch.enabled) == (("linux/amd64", "linux/arm64"), False)
 
     def test_spell_tables__as_json_over_the_file_s(self, tmp_path: Path) -> None:
         text = '[upstreams."a.example"]\nurl = "https://a.example"\nca_file = "/ca"\n[upstreams."b.example"]\n'

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.forms import FAILING, UPSTREAM, WITH_PORT
 from tests.conformance.wire import Door
-from tests.replica import Replica, free_port
+from tests.replica import NO_PREFETCH, Replica, free_port
 from tests.upstream import Image, Upstream
 
 _NUMBERS = itertools.count(1)
@@ -31,7 +31,8 @@ def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "refused.example": f"http://127.0.0.1:{free_port()}",
         "nameless.example": "http://nowhere.invalid",
     }
-    with Replica(tmp_path_factory.mktemp("conformance") / "store", upstreams=upstreams) as running:
+    store = tmp_path_factory.mktemp("conformance") / "store"
+    with Replica(store, upstreams=upstreams, settings=NO_PREFETCH) as running:
         yield running
 
 

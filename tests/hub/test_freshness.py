@@ -15,7 +15,7 @@ import pytest
 from tests.conformance.wire import Answer, Door, exchange
 from tests.hub.line import Line
 from tests.hub.pulling import asked, digest, logged, make_certificate, pull, stale, status, wait_for, wait_until
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Failure, Image, Upstream
 
 HOST = "tags.test"
@@ -33,6 +33,7 @@ RULES = [
     {"match": f"{HOST}/warm/*", "ttl": "1h"},
 ]
 SETTINGS = {
+    **NO_PREFETCH,
     "LAYOVER_FRESHNESS__TAG_TTL": f"{SHORT:g}s",
     "LAYOVER_FRESHNESS__RULES": json.dumps(RULES),
     "LAYOVER_LOG__LEVEL": "warning",

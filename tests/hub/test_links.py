@@ -19,7 +19,7 @@ from tests.chaos.reader import get
 from tests.chaos.scene import MIB, Scene, eventually, name_of
 from tests.hub import policy
 from tests.hub.policy import BLOB, BY_DIGEST, Kind
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.store.stock import opened
 from tests.upstream import Failure, Image, Upstream
 
@@ -37,7 +37,7 @@ def registry() -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     store = tmp_path_factory.mktemp("links") / "store"
-    with Replica(store, upstreams={"docker.io": registry.url}) as running:
+    with Replica(store, upstreams={"docker.io": registry.url}, settings=NO_PREFETCH) as running:
         yield running
 
 

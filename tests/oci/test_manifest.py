@@ -14,6 +14,7 @@ from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import Children, PlatformManifest, children, digest_of, media_type_of, platforms, verifies
+from mirror.oci.platform import Platform
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -221,8 +222,8 @@ class TestPlatforms:
             "nonsense",
         ]
         assert platforms(encode({"manifests": entries})) == (
-            PlatformManifest("linux/amd64", digest("a")),
-            PlatformManifest("linux/arm/v7", digest("b")),
+            PlatformManifest(Platform("linux/amd64"), digest("a")),
+            PlatformManifest(Platform("linux/arm/v7"), digest("b")),
         )
 
     def test_tells_nothing__of_anything_else(self) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mirror.oci.digest import Digest
 from tests.conformance.wire import Answer, Door
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Descriptor, Image, Upstream
 from tests.upstream.helpers import HelperProgram
 
@@ -98,6 +98,7 @@ class Places:
             for caller, login in _logins(folder, number).items():
                 tables[_name(number, caller)] = {"url": f"http://127.0.0.1:{port}", **login}
         settings = {
+            **NO_PREFETCH,
             "LAYOVER_FRESHNESS__RULES": json.dumps([{"match": f"*:{MOVING}", "ttl": "0s"}]),
             "LAYOVER_FRESHNESS__NEGATIVE_TTL": "1h",
             "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}",

@@ -14,7 +14,7 @@ import pytest
 from mirror.oci.digest import Digest
 from tests.conformance.wire import Answer, Door, assert_error
 from tests.profiles.place import assert_discreet
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Image, Upstream
 from tests.upstream.profiles import PROFILES, Profile
 
@@ -104,7 +104,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
             for caller in (callers if profile.has_login else callers[:1])
         }
         store = tmp_path_factory.mktemp("profiles") / "store"
-        settings = {"LAYOVER_FRESHNESS__RULES": json.dumps([{"match": f"*:{MOVING}", "ttl": "0s"}])}
+        settings = {**NO_PREFETCH, "LAYOVER_FRESHNESS__RULES": json.dumps([{"match": f"*:{MOVING}", "ttl": "0s"}])}
         replica = stack.enter_context(Replica(store, upstreams=tables, settings=settings))
         yield Bed(upstreams, Door(replica.port))
         assert_discreet(replica, *(profile.password for profile in PROFILES if profile.has_login))

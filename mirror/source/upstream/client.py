@@ -164,6 +164,10 @@ class UpstreamClient:
         for endpoint in (base,) if base else upstream.endpoints:
             self._endpoints.exclude_blob(endpoint, digest)
 
+    def is_left_alone(self, upstream: Upstream) -> bool:
+        """Say whether an upstream failed, and is only asked whether it is back."""
+        return self._breakers.of(upstream, "").is_open
+
     def bandwidth(self, upstream: Upstream) -> Bandwidth | None:
         """Return what holds back every blob of a configured upstream, if anything does."""
         if not upstream.bandwidth:

@@ -106,6 +106,11 @@ class Quotas:
         account = self._own(upstream)
         return None if account is None or account.left is None else account.limit
 
+    def is_limited(self, upstream: Upstream) -> bool:
+        """Say whether the upstream limited requests of some kind, and that is not over."""
+        account = self._own(upstream)
+        return account is not None and max(account.pauses.values(), default=0.0) > time.monotonic()
+
     def heads_are_free(self, upstream: Upstream) -> bool:
         """Say whether a HEAD leaves the quota alone, as far as is known."""
         account = self._own(upstream)
