@@ -14,8 +14,8 @@ import structlog
 from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
-from mirror.fill.lanes import Demand, Lanes
-from mirror.fill.precedence import SPARE_ROOM, Precedence
+from mirror.fill.lanes import Lanes
+from mirror.fill.precedence import SPARE_ROOM, Demand, Precedence
 from mirror.fill.schedule import FIRST, Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.threads import finished

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mirror.fill.intake import Intake
+from mirror.fill.precedence import Demand
 from mirror.fill.schedule import Schedule, Span
 from mirror.fill.sources import Sources, WrongSize, too_short
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -33,6 +34,7 @@ class Lane:
         sources: Sources,
         schedule: Schedule,
         intake: Intake,
+        demand: Demand,
         next_span: Callable[[Lane], Span | None],
         span: Span,
         stream: BlobStream | None,
@@ -42,6 +44,7 @@ class Lane:
         self._pace = sources.pace
         self._schedule = schedule
         self._intake = intake
+        self._demand = demand
         self._next_span = next_span
         self._span: Span | None = span
         self._stream = stream
@@ -107,6 +110,7 @@ class Lane:
                 self._took(position, piece)
                 position += len(piece)
                 await self._intake.ready()
+                await self._rest()
             if position < span.stop:
                 raise too_short(position, span.stop)
         finally:
@@ -114,6 +118,17 @@ class Lane:
             if self._stream is not None:
                 stream, self._stream = self._stream, None
                 await stream.close()
+
+    async def _rest(self) -> None:
+        """Stand still while other fills go first, and leave the connections that pay to them."""
+        if self._demand.rests():
+            self._pace.ended(time.monotonic(), had_begun=True)
+            try:
+                await self._demand.turn()
+            finally:
+                self._pace.opened()
+                self._pace.began(time.monotonic())
+            self._history.clear()
 
     def _took(self, position: int, piece: bytes) -> None:
         now = time.monotonic()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from mirror.fill.intake import Intake
 from mirror.fill.lane import Lane, RangesLost
+from mirror.fill.precedence import Demand
 from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
@@ -33,18 +34,6 @@ class View(NamedTuple):
     rate: float | None
     silence: float
     left: int
-
-
-class Demand(NamedTuple):
-    """Who waits for a fill, and who goes before it.
-
-    `waiting` tells the offsets at which readers wait, `rests` whether it stands still for other fills; `turn` waits
-    until it does no longer.
-    """
-
-    waiting: Callable[[], Sequence[int]]
-    rests: Callable[[], bool]
-    turn: Callable[[], Awaitable[None]]
 
 
 class Lanes:
@@ -101,7 +90,7 @@ class Lanes:
         self._look_after(time.monotonic())
 
     def _start(self, span: Span, stream: BlobStream | None = None) -> None:
-        lane = Lane(self._sources, self._schedule, self._intake, self._next_span, span, stream)
+        lane = Lane(self._sources, self._schedule, self._intake, self._demand, self._next_span, span, stream)
         self._pace.opened()
         self._lanes[asyncio.create_task(lane.run())] = lane
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import NamedTuple
 
 # Of the store's mark so much stays free for what somebody reads.
 SPARE_ROOM = 0.1
@@ -59,3 +60,15 @@ class Precedence:
         self._changed.set()
         self._changed = asyncio.Event()
         self.on_change()
+
+
+class Demand(NamedTuple):
+    """Who waits for a fill, and who goes before it.
+
+    `waiting` tells the offsets at which readers wait, `rests` whether it stands still for other fills; `turn` waits
+    until it does no longer.
+    """
+
+    waiting: Callable[[], Sequence[int]]
+    rests: Callable[[], bool]
+    turn: Callable[[], Awaitable[None]]
