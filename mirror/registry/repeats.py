@@ -19,7 +19,7 @@ from mirror.store.recent import Recent
 
 _LONGEST = 4096
 _REMEMBERED_BYTES = 16 * 2**20
-_KNOWN_BYTES = 1024
+_KNOWN_BYTES = 2048
 # What an answer depends on beside method and target, now or once callers have names.
 _SPECIAL = ("Authorization", "If-None-Match", "Range")
 

@@ -26,10 +26,10 @@ class Transmission:
         self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor, turn: asyncio.Lock
     ) -> None:
         """Prepare to send; `turn` is shared by all that send, so that each turn of the event loop has one slice."""
-        self._turn = turn
         self._request = request
         self._response = response
         self._disk = disk
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._socket = -1

@@ -32,15 +32,21 @@ _DIGEST = Digest.of(_BLOB)
 
 
 @pytest.fixture
-async def port(tmp_path: Path) -> AsyncIterator[int]:
-    """Return the port of a door that holds the blob."""
-    settings = Settings()
+def shelf(tmp_path: Path) -> Shelf:
+    """Return a shelf with the blob."""
     shelf = Shelf(tmp_path, remembers_tags=True)
     path = Path(shelf.content.path(_DIGEST))
     path.parent.mkdir(parents=True)
     path.write_bytes(_BLOB)
-    repository = Repository("docker.io", "library/app")
-    shelf.remember({link_key(str(repository), _DIGEST): Link(None, is_blob=True, size=len(_BLOB))})
+    key = link_key(str(Repository("docker.io", "library/app")), _DIGEST)
+    shelf.remember({key: Link(None, is_blob=True, size=len(_BLOB))})
+    return shelf
+
+
+@pytest.fixture
+async def port(shelf: Shelf) -> AsyncIterator[int]:
+    """Return the port of a door that holds the blob."""
+    settings = Settings()
     pull = Pull(shelf, None, Freshness(settings.freshness), settings.upstreams)  # type: ignore[arg-type]
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
