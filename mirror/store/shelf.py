@@ -40,6 +40,8 @@ _Kind = TypeVar("_Kind", TagState, Link, Verdict)
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
 _MOST_UNWRITTEN = 20_000
+# What it costs to keep a manifest beside its bytes; most have few.
+_ENTRY_BYTES = 500
 
 
 class Shelf:
@@ -234,7 +236,7 @@ class Shelf:
 
     def keep_hot(self, digest: Digest, body: bytes) -> None:
         """Keep a manifest in memory, within a bound."""
-        self._hot.put(digest, body, len(body))
+        self._hot.put(digest, body, len(body) + _ENTRY_BYTES)
 
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
