@@ -113,8 +113,11 @@ class LocalHub:
         if self._store.is_settled:
             return
         shelf = self._store.shelf
-        state = None if isinstance(reference, Digest) else shelf.tag(repository, reference)
-        digest = reference if isinstance(reference, Digest) else state and state.digest
+        if isinstance(reference, Digest):
+            digest: Digest | None = reference
+        else:
+            state = shelf.tag(repository, reference)
+            digest = None if state is None else state.digest
         is_known = digest is not None and shelf.link(repository, digest) is not None
         if not is_known or (upstream.has_credentials and shelf.verdict(repository) is None):
             await self._store.settle(repository)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.oci.digest import Digest
+
+_READ_BYTES = 64 * 1024
 
 
 class Content:
@@ -39,10 +42,16 @@ class Content:
 
     def read(self, digest: Digest) -> bytes | None:
         """Return all of it; for manifests, never for blobs. None if it is not held."""
-        try:
-            return Path(self.path(digest)).read_bytes()
-        except FileNotFoundError:
+        descriptor = self.open(digest)
+        if descriptor is None:
             return None
+        try:
+            pieces = [os.read(descriptor, _READ_BYTES)]
+            while len(pieces[-1]) == _READ_BYTES:
+                pieces.append(os.read(descriptor, _READ_BYTES))
+        finally:
+            os.close(descriptor)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def publish(self, source: Path, digest: Digest) -> None:
         """Give a complete and verified file its final name, durably.
@@ -67,7 +76,7 @@ class Content:
 
         def found() -> Iterator[tuple[str, int]]:
             for folder, _, _ in os.walk(self._root):
-                with os.scandir(folder) as entries:
+                with contextlib.suppress(OSError), os.scandir(folder) as entries:
                     for entry in entries:
                         size = _size_on_disk(entry)
                         if size is not None and entry.name not in published:
@@ -81,7 +90,7 @@ def _size_on_disk(entry: os.DirEntry[str]) -> int | None:
     """Return a file's size in bytes as its blocks count, None if it is no file, or gone."""
     try:
         return entry.stat().st_blocks * 512 if entry.is_file() else None
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -18,12 +18,15 @@ import diskcache
 DATABASE = "cache.db"
 _HUGE = 2**62
 _COUNT = "#"
+_MOST_KEYS = 500
 _SEAL_BYTES = 4
 _RAW = diskcache.core.MODE_RAW
 # Of each connection, of which every thread has one. The kernel keeps the file for all processes together; pages that
 # are mapped would count as this process's own.
 _CACHE_KIB = 1024
 _BULK_CACHE_KIB = 64 * 1024
+_LOG_PAGES = 1000
+_BULK_LOG_PAGES = 16_000
 _LONGEST_LOG = 16 * 2**20
 _STEPS_BETWEEN_LOOKS = 100_000
 _UPSERT = (
@@ -96,6 +99,22 @@ class IndexReader:
         mode, filename, row = found
         return _unsealed(key, self._disk.fetch(mode, filename, row, read=False))
 
+    def get_all(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the values under `keys`, of those that are there.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = {}
+        wanted = sorted(keys)
+        for first in range(0, len(wanted), _MOST_KEYS):
+            some = wanted[first : first + _MOST_KEYS]
+            places = ",".join("?" * len(some))
+            statement = f"SELECT key, mode, filename, value FROM Cache WHERE raw = 1 AND key IN ({places})"  # noqa: S608 - of places alone
+            for key, mode, filename, row in self._read(statement, tuple(some)):
+                found[key] = _unsealed(key, self._disk.fetch(mode, filename, row, read=False))
+        return found
+
     def keys(self) -> Iterable[str]:
         """Yield every key in ascending order.
 
@@ -132,8 +151,8 @@ class IndexReader:
 class Index(IndexReader):
     """The index as the one process that writes it has it. Reads from any thread; writes from one."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the index, making it if there is none.
+    def __init__(self, path: Path, *, is_aside: bool = False) -> None:
+        """Open the index, making it if there is none; `is_aside` where a power loss may take it.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
@@ -152,6 +171,8 @@ class Index(IndexReader):
                     sqlite_mmap_size=0,
                     sqlite_cache_size=-_CACHE_KIB,
                     sqlite_journal_size_limit=_LONGEST_LOG,
+                    sqlite_wal_autocheckpoint=_LOG_PAGES,
+                    sqlite_synchronous=0 if is_aside else 1,
                 )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # It believes whatever stands in its table of settings.
@@ -187,6 +208,7 @@ class Index(IndexReader):
         """
         with _as_sqlite():
             self._cache.reset("sqlite_cache_size", -(_BULK_CACHE_KIB if is_bulk else _CACHE_KIB))
+            self._cache.reset("sqlite_wal_autocheckpoint", _BULK_LOG_PAGES if is_bulk else _LOG_PAGES)
 
     def write(self, rows: Mapping[str, bytes | None]) -> None:
         """Set rows, or delete those whose value is None; all or nothing.
@@ -195,11 +217,11 @@ class Index(IndexReader):
             sqlite3.Error: nothing was written.
         """
         now = time.time()
-        sealed = []
-        for key, value in rows.items():
-            if value is not None:
-                _, mode, _, row = self._disk.store(value, read=False, key=self._disk.put(key)[0])
-                sealed.append((key, now, now, mode, row))
+        sealed = [
+            (self._disk.put(key)[0], now, now, _RAW, self._disk.store(value, read=False, key=key)[3])
+            for key, value in sorted(rows.items())
+            if value is not None
+        ]
         # diskcache's own way to set a row takes five statements each, and an index built anew has a million rows.
         with _as_sqlite(), self._cache.transact():
             connection = self._cache._con  # noqa: SLF001 - no public way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -13,7 +14,8 @@ class Recent(Generic[Value]):
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._weight = 0
-        self._entries: dict[str, tuple[Value, int]] = {}
+        # A plain dict looks for its oldest entry past all that were dropped before.
+        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
     def get(self, key: str) -> Value | None:
         """Return the value under `key`, None if there is none."""

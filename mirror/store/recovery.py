@@ -15,7 +15,8 @@ from mirror.store.journal import Journal, Position
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, link_key, tag_key, verdict_key
 from mirror.store.shelf import Record, Shelf
 
-_BATCH = 2_000
+# Rows in one transaction: many of them fall on the same page.
+_BATCH = 20_000
 _POSITION = "journal"
 _CHILDREN = "children"
 _RowsOf = Callable[[Entry], Iterable[tuple[str, Record | None]]]
@@ -72,6 +73,7 @@ class Recovery:
         self._is_derived = True
         self._in_memory: dict[str, Record | None] = {}
         self.built = 0
+        self.on_change: Callable[[], object] = lambda: None
         self._log = structlog.get_logger("layover.store")
 
     @property
@@ -131,6 +133,7 @@ class Recovery:
                 self._shelf.report_damage()
         else:
             self._is_checked = True
+            self.on_change()
 
     def steps(self) -> Iterator[None]:
         """Do what there is to do, in steps that are short; once they end the index is whole.
@@ -155,7 +158,7 @@ class Recovery:
         fresh = Shelf(self._path, remembers_tags=False, index="index.new")
         fresh.remove_index()
         try:
-            fresh.open()
+            fresh.open(is_aside=True)
             fresh.expect_bulk(is_bulk=True)
             for batch in self._batches(0, self._told_rows, fresh):
                 marks = {_POSITION: str(self._journal.position(batch.end)), _CHILDREN: "0"}
@@ -170,6 +173,7 @@ class Recovery:
         self._shelf.is_damaged = False
         self._shelf.drop_unwritten(self._in_memory)
         self._in_memory = {}
+        self.on_change()
 
     def _derive(self) -> Iterator[None]:
         """Write what follows from the manifests that are held, from where an earlier run came to."""
@@ -192,20 +196,23 @@ class Recovery:
             for batch in self._batches(0, self._all_rows):
                 self._in_memory |= batch.rows
                 self._shelf.remember(batch.rows)
+            self.on_change()
 
     def rows_under(self, repository: str) -> dict[str, Record | None]:
         """Return what follows from the manifests of one repository, before its turn has come. Blocks; any thread."""
         rows: dict[str, Record | None] = {}
         for digest, link in self._shelf.stored_links(repository):
-            entry = Linked(repository, digest, link, is_shared=False)
-            self._merge(rows, self._manifest_rows(entry), self._shelf)
+            _add(rows, self._manifest_rows(Linked(repository, digest, link, is_shared=False)))
         return rows
 
-    def merged(self, rows: Mapping[str, Record | None]) -> dict[str, Record | None]:
-        """Return rows together with what the index has: whoever made them may not have seen it."""
-        found: dict[str, Record | None] = {}
-        self._merge(found, rows.items(), self._shelf)
-        return found
+    def merged(self, rows: Mapping[str, Record | None], shelf: Shelf | None = None) -> dict[str, Record | None]:
+        """Return rows together with what the index has: whoever made them may not have seen it.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        known = (shelf or self._shelf).written_links(key for key, row in rows.items() if isinstance(row, Link))
+        return {key: row.merged(known.get(key)) if isinstance(row, Link) else row for key, row in rows.items()}
 
     def marks(self) -> dict[str, str]:
         """Return what the index says once it stands for all of the journal."""
@@ -215,19 +222,14 @@ class Recovery:
         """Yield what follows from the journal from `start` on, on top of what `shelf` has."""
         batch = _Batch({}, set(), start)
         for end, entry in self._journal.entries(start):
-            self._merge(batch.rows, rows_of_entry(entry), shelf or self._shelf)
+            _add(batch.rows, rows_of_entry(entry))
             if not isinstance(entry, Judged):
                 batch.repositories.add(entry.repository)
-            batch = batch._replace(end=end)
+            batch = _Batch(batch.rows, batch.repositories, end)
             if len(batch.rows) >= _BATCH:
-                yield batch
+                yield batch._replace(rows=self.merged(batch.rows, shelf))
                 batch = _Batch({}, set(), end)
-        yield batch
-
-    def _merge(self, rows: dict[str, Record | None], more: Iterable[tuple[str, Record | None]], shelf: Shelf) -> None:
-        for key, row in more:
-            known = (rows.get(key) or shelf.stored_link(key)) if isinstance(row, Link) else None
-            rows[key] = row.merged(known) if isinstance(row, Link) and isinstance(known, Link) else row
+        yield batch._replace(rows=self.merged(batch.rows, shelf))
 
     def _told_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
         return rows_of(entry, None)
@@ -241,3 +243,10 @@ class Recovery:
         if isinstance(entry, Linked) and entry.link.media_type is not None:
             body = self._shelf.content.read(entry.digest)
         return rows_of(entry, body)
+
+
+def _add(rows: dict[str, Record | None], more: Iterable[tuple[str, Record | None]]) -> None:
+    """Add rows to others that came before."""
+    for key, row in more:
+        known = rows.get(key) if isinstance(row, Link) else None
+        rows[key] = row.merged(known) if isinstance(row, Link) and isinstance(known, Link) else row

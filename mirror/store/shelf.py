@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import msgspec
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.content import Content
+from mirror.store.content import Content, sync
 from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
 from mirror.store.records import VERDICTS, Link, TagState, Verdict, link_key, links_prefix, revive, tag_key, verdict_key
@@ -25,6 +25,8 @@ _ABSENT: Any = object()
 _Kind = TypeVar("_Kind", TagState, Link, Verdict)
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 32 * 2**20
+# What it costs to keep a manifest beside its bytes; most have few.
+_ENTRY_BYTES = 500
 
 
 class Shelf:
@@ -47,15 +49,15 @@ class Shelf:
         self.is_damaged = False
         self.on_damage: Callable[[], None] = lambda: None
 
-    def open(self) -> None:
-        """Open the index for writing, making it if there is none.
+    def open(self, *, is_aside: bool = False) -> None:
+        """Open the index for writing, making it if there is none; `is_aside` where a power loss may take it.
 
         Raises:
             sqlite3.Error: it is damaged, or the disk is full.
             OSError: the disk is full or broken.
         """
-        self._records = Index(self._path / RECORDS)
-        self._repositories = Index(self._path / REPOSITORIES)
+        self._records = Index(self._path / RECORDS, is_aside=is_aside)
+        self._repositories = Index(self._path / REPOSITORIES, is_aside=is_aside)
 
     def expect_bulk(self, *, is_bulk: bool) -> None:
         """Take more memory while much is written to the index, or give it back. Blocks; the thread that writes.
@@ -88,6 +90,8 @@ class Shelf:
             OSError: the disk is full or broken.
         """
         other.close()
+        for name in (RECORDS, REPOSITORIES):
+            sync(other._path / name / DATABASE)
         self.remove_index()
         other._path.replace(self._path)
         self.open()
@@ -167,7 +171,7 @@ class Shelf:
 
     def keep_hot(self, digest: Digest, body: bytes) -> None:
         """Keep a manifest in memory, within a bound."""
-        self._hot.put(digest, body, len(body))
+        self._hot.put(digest, body, len(body) + _ENTRY_BYTES)
 
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
@@ -237,9 +241,17 @@ class Shelf:
             if link is not None:
                 yield Digest(key.removeprefix(prefix)), link
 
-    def stored_link(self, key: str) -> Link | None:
-        """Return the link that is written under a row's key. Blocks; any thread."""
-        return self._read(key, Link)
+    def written_links(self, keys: Iterable[str]) -> dict[str, Link]:
+        """Return the links that are written under rows' keys, of those that are there. Blocks; any thread.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
+        found = {} if self._records is None else self._records.get_all(keys)
+        try:
+            return {key: msgspec.msgpack.decode(value, type=Link, dec_hook=revive) for key, value in found.items()}
+        except (msgspec.DecodeError, ValueError) as error:
+            raise sqlite3.DatabaseError("a link in the index that is none") from error
 
     def drop_unwritten(self, rows: Mapping[str, Record | None]) -> None:
         """Give up rows that will never be written."""

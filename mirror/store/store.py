@@ -32,7 +32,6 @@ FORMAT = 1
 _MOST_UNPUBLISHED = 10_000
 # Verdicts that one run writes down about repositories of which nothing is held.
 _MOST_STRANGERS = 1000
-_LOOK_SECONDS = 0.02
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -73,6 +72,7 @@ class Store:
         self._lock = -1
         self._strangers = 0
         self._is_closing = False
+        self._has_recovered = asyncio.Event()
         self._surveys: list[asyncio.Task[None]] = []
         self._settling: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._found: Iterator[tuple[str, int]]
@@ -132,6 +132,8 @@ class Store:
 
     def start(self) -> None:
         """Start the threads and tasks that write in the background."""
+        loop = asyncio.get_running_loop()
+        self._recovery.on_change = lambda: loop.call_soon_threadsafe(self._has_recovered.set)
         self._writer.start()
         self._usage.start()
         self._surveys = [asyncio.create_task(self._check_index()), asyncio.create_task(self._count())]
@@ -156,7 +158,8 @@ class Store:
     async def settle(self, repository: Repository) -> None:
         """Wait until the shelf knows all that is held of a repository, while its index is checked or built anew."""
         while not self._recovery.is_readable:
-            await asyncio.sleep(_LOOK_SECONDS)
+            self._has_recovered.clear()
+            await self._has_recovered.wait()
         if self.is_settled:
             self._settling.clear()
             return
@@ -172,6 +175,7 @@ class Store:
 
     async def _check_index(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.disk, self._recovery.check, lambda: self._is_closing)
+        self._writer.wake()
 
     async def _count(self) -> None:
         """Count what lies in the store: that can take long where there is much."""
@@ -181,11 +185,12 @@ class Store:
         self.room.count(found.size)
 
     def _counted(self) -> _Found:
-        linked = {
-            entry.digest.hex
-            for entry in self._journal.replay(None)
-            if isinstance(entry, Linked) and entry.link.media_type
-        }
+        linked = set()
+        for entry in self._journal.replay(None):
+            if self._is_closing:
+                break
+            if isinstance(entry, Linked) and entry.link.media_type:
+                linked.add(entry.digest.hex)
         size, objects = 0, {"manifest": 0, "blob": 0}
         for name, taken in self._found:
             if self._is_closing:

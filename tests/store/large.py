@@ -46,7 +46,9 @@ class Image(NamedTuple):
             for kind, blob in zip(_TYPES, blobs, strict=True)
         ]
         document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": found[0], "layers": found[1:]}
-        return cls(Repository(UPSTREAM, f"team{group % 97}/app{group}"), Tag(f"v{place}"), json.dumps(document).encode(), blobs)
+        return cls(
+            Repository(UPSTREAM, f"team{group % 97}/app{group}"), Tag(f"v{place}"), json.dumps(document).encode(), blobs
+        )
 
     @property
     def digest(self) -> Digest:

@@ -21,6 +21,7 @@ REPOSITORY = Repository("docker.io", "library/app")
 OTHER = Repository("docker.io", "library/other")
 INDEXES = ("records", "repositories")
 NO_CREDENTIALS = Upstreams()
+_LOOKS = 4000
 CHECKED_AT = 1_700_000_000.0
 
 
@@ -33,7 +34,9 @@ async def opened(path: Path, upstreams: Upstreams = NO_CREDENTIALS) -> AsyncIter
     try:
         store.open()
         store.start()
-        while not (store.is_settled and store.room.is_counted):
+        for _ in range(_LOOKS):
+            if store.is_settled and store.room.is_counted:
+                break
             await asyncio.sleep(0.005)
         yield store
         await store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -52,3 +53,23 @@ def test_leaves_free__what_others_are_promised() -> None:
 
 def test_promises_no_more__than_the_file_system_has() -> None:
     assert not Room(Path("/"), Size(2**62, is_share=False), NOTHING, 0).claim(2**61)
+
+
+async def test_waits_for_the_count__where_it_decides() -> None:
+    room = Room(Path("/"), Size(1000, is_share=False), NOTHING, 0)
+    assert not room.claim(600)
+    waiting = asyncio.create_task(room.ready(600))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    room.count(300)
+    await waiting
+    assert room.used == 300
+    assert room.claim(600)
+    assert not room.claim(600)
+    await room.ready(600)
+
+
+async def test_waits_for_no_count__where_the_file_system_has_room_for_all() -> None:
+    room = Room(Path("/"), Size(2**62, is_share=False), NOTHING, 0)
+    await room.ready(1)
+    assert room.claim(1)
