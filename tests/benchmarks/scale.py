@@ -15,10 +15,10 @@ class Scale:
     servers: tuple[str, ...] = NAMES
     rounds: int = 3
     share: float = 1.0
-    load_seconds: int = 5
+    load_seconds: int = 4
     clients: int = 50
     readers: int = 200
-    readers_seconds: float = 30.0
+    readers_seconds: float = 20.0
     streams: int = 1000
     objects: int = 200_000
 
