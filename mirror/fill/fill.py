@@ -268,8 +268,9 @@ class Fill:
 
     def _wanted(self) -> list[int]:
         """Return where readers wait for what may be shown once it is there, who waits longest first."""
-        size = self.size or 0
-        return [offset for number, offset, _ in self._waiting if number == self.number and offset < size - TAIL]
+        reach = (self.size or 0) - TAIL
+        offsets = (offset for number, offset, _ in self._waiting if number == self.number and offset < reach)
+        return list(dict.fromkeys(offsets))
 
     async def _write(self, partial: Partial, verifier: Verifier, runs: Sequence[tuple[int, Sequence[bytes]]]) -> None:
         before = partial.segments.total

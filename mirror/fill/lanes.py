@@ -15,7 +15,7 @@ from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
 from mirror.oci.errors import Failure, RegistryError
-from mirror.source import BlobStream, RangeRefused
+from mirror.source import BlobStream, RangeMistaken, RangeRefused
 
 _TICK_SECONDS = 0.05
 # Beside others that bring something, a connection that is silent for so long is better replaced,
@@ -23,6 +23,8 @@ _SILENT_SECONDS = 2.0
 # and one that brings so small a share of what they bring.
 _CRAWLING_SHARE = 1 / 8
 _MOST_REPLACED = 8
+# After one that brought nothing no other is tried for so long beside those that do.
+_CALM_SECONDS = 1.0
 
 
 _Key = TypeVar("_Key")
@@ -51,6 +53,7 @@ class Lanes:
         self._fruitless = 0
         self._fruitless_at = 0
         self._replaced = 0
+        self._calm_until = 0.0
         self._measured_at = time.monotonic()
         self._measured_from = 0
         self._crawls = 0
@@ -119,8 +122,13 @@ class Lanes:
     def _has_use(self) -> bool:
         if self._demand.rests():
             return False
-        if not self._lanes or self._pace.may_add(len(self._lanes)):
+        if not self._lanes:
             return True
+        if time.monotonic() < self._calm_until:
+            return False
+        return self._pace.may_add(len(self._lanes)) or self._must_hurry()
+
+    def _must_hurry(self) -> bool:
         return self._pace.may_hurry and self._schedule.is_urgent(self._demand.waiting())
 
     async def _reap(self, done: set[asyncio.Task[None]]) -> None:
@@ -133,9 +141,10 @@ class Lanes:
                 continue
             if isinstance(error, RangesLost | RangeRefused | WrongSize) or not isinstance(error, RegistryError):
                 raise error
-            if error.failure in {Failure.TOO_MANY, Failure.SERVER}:
+            if error.failure in {Failure.TOO_MANY, Failure.SERVER} and not isinstance(error, RangeMistaken):
                 self._pace.refused(time.monotonic())
             self._sources.retried(error)
+            self._calm_until = time.monotonic() + _CALM_SECONDS
             last = error
         if last is not None and not self._lanes:
             await self._pause(last)

@@ -80,9 +80,10 @@ def test_read_range__far_ahead__is_served_while_the_rest_is_on_its_way(line: Sce
     line.assert_fetched_once(digest, _SIZE)
 
 
-@pytest.mark.parametrize("dials", [{"cdn_seconds": 1.0}, {"cdn_uses": 3}, {"cdn_uses": 1}], ids=str)
+@pytest.mark.parametrize("dials", [{"cdn_seconds": 0.5}, {"cdn_uses": 3}, {"cdn_uses": 1}], ids=str)
 def test_pull__the_signed_url_expires__it_is_renewed(line: Scene, dials: dict[str, object]) -> None:
     digest = _layer(line)
+    line.upstream.dials.blob_rate = 2 * MIB
     for name, value in dials.items():
         setattr(line.upstream.dials, name, value)
     assert line.get(digest).digest == digest

@@ -76,7 +76,9 @@ class UpstreamBlobs:
         headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
         ask = Ask(self._upstream, repository, "blob", "GET", f"blobs/{digest}", ErrorCode.BLOB_UNKNOWN, headers)
         while True:
-            answer, base = await self._ask(ask._replace(avoided=frozenset(self._broken)))
+            asked = ask._replace(avoided=frozenset(self._broken))
+            # What goes on where a stream broke off is asked for anew: it may have been for where that came from.
+            answer, base = await (self._find(asked) if stop is None else self._ask(asked))
             try:
                 span = self._span(answer, start, stop)
             except RegistryError:

@@ -44,7 +44,7 @@ _LAST_MOMENT_SECONDS = 0.5
 # While somebody waits who can be answered otherwise, an endpoint at which nothing moves for this long is passed over.
 _QUIET_SECONDS = 0.9
 # Storage that was just asked answers soon, or is asked again over another connection.
-_STORAGE_SECONDS = 2.5
+_STORAGE_SECONDS = 4.0
 # What bandwidth lets pass of what was sent is never quite all.
 _ENOUGH = 0.8
 _LONGEST_ERROR = 64 * 2**10
