@@ -15,7 +15,7 @@ from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
-from mirror.fill.precedence import SPARE_ROOM, Demand, Precedence
+from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
 from mirror.fill.schedule import FIRST, Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.threads import finished
@@ -71,13 +71,12 @@ class Fill:
         self.is_verified = False
         self.lost_room = False
         self.was_opened = False
-        self.is_read = False
         self.error: RegistryError | None = None
         self.path = ""
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
-        self._precedence: Precedence | None = None
+        self._turn = Turn()
         self._task: asyncio.Task[None] | None = None
         self._gives_way = False
         # Each upstream's own, as the same digest may be filled from several at a time.
@@ -91,11 +90,14 @@ class Fill:
         self._asked_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
 
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody asked for it, or it is only brought in ahead."""
+        return self._turn.is_read
+
     def read(self) -> None:
         """Go first from now on: somebody reads it."""
-        self.is_read = True
-        if self._precedence is not None and not self._over.done():
-            self._precedence.read(self, self.repository.upstream)
+        self._turn.read()
 
     async def confirmed(self) -> None:
         """Wait until a source confirmed the blob, or the fill ended.
@@ -131,11 +133,8 @@ class Fill:
     async def run(self, precedence: Precedence) -> None:
         """Do the whole transfer when its turn is; how it ended is in `is_verified`, `lost_room` or `error`."""
         started = time.monotonic()
-        self._precedence, self._task = precedence, asyncio.current_task()
-        if self.is_read:
-            precedence.read(self, self.repository.upstream)
-        else:
-            precedence.ahead(self, self._give_way)
+        self._task = asyncio.current_task()
+        self._turn.enter(precedence, self._give_way)
         self._metrics.fills_active.inc()
         try:
             await self._fill()
@@ -151,7 +150,7 @@ class Fill:
             try:
                 await self._end()
             finally:
-                precedence.over(self)
+                self._turn.leave()
                 self._over.set_result(None)
 
     async def _fill(self) -> None:
@@ -180,7 +179,7 @@ class Fill:
             await self._lose_room()
             return
         if self.size is None or not self.size or partial.segments.end_from(0) < self.size:
-            await self._turn()
+            await self._turn.comes()
             span = self._first_span(partial)
             stream = await self._sources.open(span.start, span.stop if self._is_worth_ranges(partial) else None)
             self.was_opened = True
@@ -231,23 +230,11 @@ class Fill:
     async def _take_in_ranges(self, partial: Partial, intake: Intake, span: Span, stream: BlobStream) -> None:
         assert self.size is not None
         schedule = Schedule(self.size, sorted([*partial.segments.spans, span]))
-        demand = Demand(self._wanted, self._rests, self._turn)
         try:
-            await Lanes(self._sources, schedule, intake, demand).run(span, stream)
+            await Lanes(self._sources, schedule, intake, self._wanted, self._turn).run(span, stream)
         except RangesLost:
             await intake.flush()
             await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0)))
-
-    def _rests(self) -> bool:
-        """Say whether it stands still for what somebody reads."""
-        assert self._precedence is not None
-        return not self.is_read and self._precedence.is_taken(self.repository.upstream)
-
-    async def _turn(self) -> None:
-        """Wait until it may go on."""
-        assert self._precedence is not None
-        while self._rests():
-            await self._precedence.changed()
 
     async def _take_in_order(self, intake: Intake, transfer: Transfer) -> None:
         try:
@@ -261,8 +248,7 @@ class Fill:
             await transfer.close()
 
     async def _next_piece(self, transfer: Transfer) -> bytes:
-        if self._rests():
-            await self._turn()
+        if await self._turn.comes():
             transfer.rested()
         return await transfer.read()
 
@@ -334,9 +320,8 @@ class Fill:
 
     async def _claimed(self) -> bool:
         """Have room promised for all that is missing; what nobody reads gives way to what somebody does."""
-        assert self._precedence is not None
         while not self._claim(0):
-            if not (self.is_read and await self._precedence.make_way()):
+            if not await self._turn.make_way():
                 return False
         return True
 

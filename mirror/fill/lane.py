@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mirror.fill.intake import Intake
-from mirror.fill.precedence import Demand
+from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span
 from mirror.fill.sources import Sources, WrongSize, too_short
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -34,20 +34,23 @@ class Lane:
         sources: Sources,
         schedule: Schedule,
         intake: Intake,
-        demand: Demand,
         next_span: Callable[[Lane], Span | None],
         span: Span,
         stream: BlobStream | None,
+        turn: Turn,
     ) -> None:
-        """Begin with `span`, of which `stream` was opened already, and go on with what `next_span` says."""
+        """Begin with `span`, of which `stream` was opened already, and go on with what `next_span` says.
+
+        Out of `turn` the connection stands still.
+        """
         self._sources = sources
         self._pace = sources.pace
         self._schedule = schedule
         self._intake = intake
-        self._demand = demand
         self._next_span = next_span
         self._span: Span | None = span
         self._stream = stream
+        self._turn = turn
         self._began_at = 0.0
         self._history: deque[tuple[float, int]] = deque()
         self.received = 0
@@ -110,7 +113,8 @@ class Lane:
                 self._took(position, piece)
                 position += len(piece)
                 await self._intake.ready()
-                await self._rest()
+                if not self._turn.is_now:
+                    await self._rest()
             if position < span.stop:
                 raise too_short(position, span.stop)
         finally:
@@ -120,15 +124,13 @@ class Lane:
                 await stream.close()
 
     async def _rest(self) -> None:
-        """Stand still while other fills go first, and leave the connections that pay to them."""
-        if self._demand.rests():
-            self._pace.ended(time.monotonic(), had_begun=True)
-            try:
-                await self._demand.turn()
-            finally:
-                self._pace.opened()
-                self._pace.began(time.monotonic())
-            self._history.clear()
+        """Stand still until it is the fill's turn, and count for nothing meanwhile."""
+        self._pace.ended(time.monotonic(), had_begun=True)
+        try:
+            await self._turn.comes()
+        finally:
+            self._pace.opened()
+            self._pace.began(time.monotonic())
 
     def _took(self, position: int, piece: bytes) -> None:
         now = time.monotonic()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from mirror.fill.intake import Intake
 from mirror.fill.lane import Lane, RangesLost
-from mirror.fill.precedence import Demand
+from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
@@ -41,13 +41,25 @@ class View(NamedTuple):
 class Lanes:
     """The connections of one fill."""
 
-    def __init__(self, sources: Sources, schedule: Schedule, intake: Intake, demand: Demand) -> None:
-        """Bring what `schedule` says is missing into `intake`, as `demand` wants it."""
+    def __init__(
+        self,
+        sources: Sources,
+        schedule: Schedule,
+        intake: Intake,
+        waiting: Callable[[], Sequence[int]],
+        turn: Turn,
+    ) -> None:
+        """Bring what `schedule` says is missing into `intake`; `waiting` tells the offsets at which readers wait.
+
+        Until somebody reads the blob there is one connection, which brings something whenever it is its `turn`.
+        """
         self._sources = sources
         self._pace = sources.pace
         self._schedule = schedule
         self._intake = intake
-        self._demand = demand
+        self._waiting = waiting
+        self._turn = turn
+        self._has_joined = False
         self._lanes: dict[asyncio.Task[None], Lane] = {}
         self._received = 0
         self._fruitless = 0
@@ -68,17 +80,19 @@ class Lanes:
             WrongSize: it sent more than it was asked for.
             OSError: what came cannot be written.
         """
-        self._pace.joined()
         try:
             self._start(span, stream)
             while self._lanes or self._schedule.missing:
-                if self._lanes:
-                    await self._step()
-                else:
-                    await self._demand.turn()
+                self._join()
+                done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                await self._reap(done)
+                self._look_after(time.monotonic())
+                if not self._lanes:
+                    await self._turn.comes()
                 self._add()
         finally:
-            self._pace.left()
+            if self._has_joined:
+                self._pace.left()
             await self._end()
 
     @property
@@ -86,14 +100,14 @@ class Lanes:
         """How many bytes came."""
         return self._received + sum(lane.received for lane in self._lanes.values())
 
-    async def _step(self) -> None:
-        """Wait until a connection has ended, but not for long, and look after all of them."""
-        done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        await self._reap(done)
-        self._look_after(time.monotonic())
+    def _join(self) -> None:
+        """Have a share of the connections, once somebody reads the blob."""
+        if self._turn.is_read and not self._has_joined:
+            self._has_joined = True
+            self._pace.joined()
 
     def _start(self, span: Span, stream: BlobStream | None = None) -> None:
-        lane = Lane(self._sources, self._schedule, self._intake, self._demand, self._next_span, span, stream)
+        lane = Lane(self._sources, self._schedule, self._intake, self._next_span, span, stream, self._turn)
         self._pace.opened()
         self._lanes[asyncio.create_task(lane.run())] = lane
 
@@ -103,16 +117,19 @@ class Lanes:
         self._pace.ended(time.monotonic(), had_begun=received > 0)
 
     def _next_span(self, lane: Lane) -> Span | None:
-        """Return what a connection that has brought its span asks for next; None if it is one too many."""
-        if self._demand.rests():
+        """Return what a connection that has brought its span asks for next; None if it is one too many.
+
+        Any is while it is not the fill's turn.
+        """
+        if not self._turn.is_now:
             return None
-        if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._demand.waiting()):
+        if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._waiting()):
             return None
         return self._take(max(lane.rate, self._pace.rate), lane.received)
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._demand.waiting())
+        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._waiting())
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""
@@ -120,16 +137,14 @@ class Lanes:
             self._start(span)
 
     def _has_use(self) -> bool:
-        if self._demand.rests():
-            return False
         if not self._lanes:
             return True
-        if time.monotonic() < self._calm_until:
+        if not self._turn.is_read or time.monotonic() < self._calm_until:
             return False
         return self._pace.may_add(len(self._lanes)) or self._must_hurry()
 
     def _must_hurry(self) -> bool:
-        return self._pace.may_hurry and self._schedule.is_urgent(self._demand.waiting())
+        return self._pace.may_hurry and self._schedule.is_urgent(self._waiting())
 
     async def _reap(self, done: set[asyncio.Task[None]]) -> None:
         """Take note of connections that ended."""

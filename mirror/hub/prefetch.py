@@ -74,7 +74,6 @@ class Prefetch:
         self._under_way: Counter[str] = Counter()
         self._workers: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        blobs.precedence.on_change = self._start
         self._log = structlog.get_logger("layover.prefetch")
 
     async def close(self) -> None:
@@ -105,12 +104,8 @@ class Prefetch:
                 self._queue[each.repository, each.digest] = each
         while len(self._queue) > _MOST_QUEUED:
             del self._queue[next(iter(self._queue))]
-        self._start()
-
-    def _start(self) -> None:
-        """Begin with what may be brought in now."""
-        while not self._is_closed and len(self._workers) < _MOST_AT_ONCE and (wanted := self._next()) is not None:
-            worker = asyncio.create_task(self._work(wanted))
+        while not self._is_closed and len(self._workers) < min(_MOST_AT_ONCE, len(self._queue)):
+            worker = asyncio.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
 
@@ -119,23 +114,24 @@ class Prefetch:
         if not worker.cancelled() and worker.exception() is not None:
             self._log.error("prefetching met a defect", error=repr(worker.exception()))
 
-    async def _work(self, first: _Wanted) -> None:
-        """Bring in one thing after the other, as long as there is one that nobody else goes before."""
-        wanted: _Wanted | None = first
-        while wanted is not None:
+    async def _work(self) -> None:
+        """Bring in one thing after the other, whenever nobody waits for anything else."""
+        while True:
+            await self._blobs.precedence.clear()
+            wanted = self._next()
+            if wanted is None:
+                return
+            self._under_way[wanted.upstream.url] += 1
             try:
                 await self._bring(wanted)
             except RegistryError as error:
                 self._log.debug("could not be prefetched", digest=wanted.digest, error=error.message)
             finally:
                 self._under_way[wanted.upstream.url] -= 1
-            wanted = self._next()
 
     def _next(self) -> _Wanted | None:
         for key, wanted in self._queue.items():
-            is_free = not self._blobs.precedence.is_taken(wanted.repository.upstream)
-            if is_free and self._under_way[wanted.upstream.url] < _most(wanted.upstream):
-                self._under_way[wanted.upstream.url] += 1
+            if self._under_way[wanted.upstream.url] < _most(wanted.upstream):
                 return self._queue.pop(key)
         return None
 

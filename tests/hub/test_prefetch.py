@@ -408,7 +408,7 @@ class TestQueue:
     async def test_is_bounded__and_the_oldest_go(self, upstream: Upstream, tmp_path: Path) -> None:
         repository = Repository("docker.io", "library/queued")
         async with policy.hub(tmp_path / "store", {"url": upstream.url}) as hub:
-            hub._blobs.precedence.read("a reader", "docker.io")
+            hub._blobs.precedence.read("a reader")
             digests = []
             for number in range(600):
                 body = json.dumps({"schemaVersion": 2, "layers": [], "number": number}).encode()
