@@ -121,7 +121,7 @@ class TestBuilding:
             assert [image for image in images(OBJECTS) if unknown(shelf, image)] == []
 
     def test_leaves_alone__what_changed_meanwhile(self, store: Path) -> None:
-        image = Image.numbered(0)
+        *_, image = images(OBJECTS)  # its turn comes last
         moved = TagState(Digest.of(b"moved"), "text/plain", 1, time.time() + 1)
         with recovering(store) as (recovery, shelf):
             walk = recovery.steps()
