@@ -20,6 +20,7 @@ _COMPACT_ABOVE = 4 * 2**20
 _GROWTH = 2
 _CHECKSUM_BYTES = 9
 _KEY_BYTES = 16
+_PIECE_BYTES = 2**20
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -112,6 +113,21 @@ class Journal:
             entry = self._entry(line)
             if entry is not None:
                 yield offset + len(line), entry
+
+    def entries_of(self, repository: str) -> Iterator[Entry]:
+        """Yield the entries of one repository, found without reading the others."""
+        needle = b'"repository":' + msgspec.json.encode(repository)
+        with self._path.open("rb") as file:
+            while lines := file.readlines(_PIECE_BYTES):
+                piece = b"".join(lines)
+                at = piece.find(needle)
+                while at >= 0:
+                    end = piece.find(b"\n", at) + 1
+                    line = piece[piece.rfind(b"\n", 0, at) + 1 : end or None]
+                    entry = None if _payload(line) is None else self._entry(line)
+                    if entry is not None and entry.repository == repository:
+                        yield entry
+                    at = piece.find(needle, end) if end else -1
 
     @property
     def wants_compaction(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -72,7 +74,6 @@ class Recovery:
         self._is_derived = True
         self._in_memory: dict[str, Record | None] = {}
         self.built = 0
-        self.on_change: Callable[[], object] = lambda: None
         self._log = structlog.get_logger("layover.store")
 
     @property
@@ -132,7 +133,6 @@ class Recovery:
                 self._shelf.report_damage()
         else:
             self._is_checked = True
-            self.on_change()
 
     def steps(self) -> Iterator[None]:
         """Do what there is to do, in steps that are short; once they end the index is whole.
@@ -172,7 +172,6 @@ class Recovery:
         self._shelf.is_damaged = False
         self._shelf.drop_unwritten(self._in_memory)
         self._in_memory = {}
-        self.on_change()
 
     def _derive(self) -> Iterator[None]:
         """Write what follows from the manifests that are held, from where an earlier run came to."""
@@ -185,6 +184,7 @@ class Recovery:
             yield
         self._shelf.write({}, {_CHILDREN: ""}, set())
         self._shelf.expect_bulk(is_bulk=False)
+        _return_memory()
         self._is_derived = True
         self._log.info("the index is whole again")
 
@@ -195,11 +195,15 @@ class Recovery:
             for batch in self._batches(0, self._all_rows):
                 self._in_memory |= batch.rows
                 self._shelf.remember(batch.rows)
-            self.on_change()
 
     def rows_under(self, repository: str) -> dict[str, Record | None]:
-        """Return what follows from the manifests of one repository, before its turn has come. Blocks; any thread."""
+        """Return the rows of one repository, before its turn has come. Blocks; any thread."""
         rows: dict[str, Record | None] = {}
+        if not self.is_readable:
+            for entry in self._journal.entries_of(repository):
+                _add(rows, self._all_rows(entry))
+            return rows
+        # The index has what the journal says: its turn is to come for what follows from the manifests alone.
         for digest, link in self._shelf.stored_links(repository):
             _add(rows, self._manifest_rows(Linked(repository, digest, link, is_shared=False)))
         return rows
@@ -242,6 +246,12 @@ class Recovery:
         if isinstance(entry, Linked) and entry.link.media_type is not None:
             body = self._shelf.content.read(entry.digest)
         return rows_of(entry, body)
+
+
+def _return_memory() -> None:
+    """Give the kernel back what a build took, which the C library keeps otherwise; not every one can."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _add(rows: dict[str, Record | None], more: Iterable[tuple[str, Record | None]]) -> None:

@@ -221,9 +221,9 @@ class Shelf:
             if link is not None:
                 yield Digest(key.removeprefix(prefix)), link
 
-    def known_link(self, key: str) -> Link | None:
-        """Return the link under a row's key, written or not."""
-        return self._record(key, Link)
+    def known(self, key: str, kind: type[_Kind]) -> _Kind | None:
+        """Return the record under a row's key, written or not."""
+        return self._record(key, kind)
 
     def manifest(self, digest: Digest) -> bytes | None:
         """Return the bytes of a held manifest."""

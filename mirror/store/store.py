@@ -73,7 +73,8 @@ class Store:
         self._lock = -1
         self._strangers = 0
         self._is_closing = False
-        self._has_recovered = asyncio.Event()
+        # One at a time: the index that is built meanwhile needs the processor too.
+        self._learning = asyncio.Lock()
         self._surveys: list[asyncio.Task[None]] = []
         self._settling: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._found: Iterator[tuple[str, int]]
@@ -133,8 +134,6 @@ class Store:
 
     def start(self) -> None:
         """Start the threads and tasks that write in the background."""
-        loop = asyncio.get_running_loop()
-        self._recovery.on_change = lambda: loop.call_soon_threadsafe(self._has_recovered.set)
         self._writer.start()
         self._usage.start()
         self._surveys = [asyncio.create_task(self._check_index()), asyncio.create_task(self._count())]
@@ -157,22 +156,33 @@ class Store:
         return self._recovery.is_settled
 
     async def settle(self, repository: Repository) -> None:
-        """Wait until the shelf knows all that is held of a repository, while its index is checked or built anew."""
-        while not self._recovery.is_readable:
-            self._has_recovered.clear()
-            await self._has_recovered.wait()
-        if self.is_settled:
-            self._settling.clear()
-            return
+        """Have the shelf know all that is held of a repository, while its index is checked or built anew."""
         key = (str(repository), self._recovery.built)
         if key not in self._settling:
-            self._settling[key] = asyncio.create_task(self._derive(str(repository)))
+            self._settling[key] = asyncio.create_task(self._learn(str(repository)))
         await asyncio.shield(self._settling[key])
+        if self.is_settled:
+            self._settling.clear()
 
-    async def _derive(self, repository: str) -> None:
-        loop = asyncio.get_running_loop()
-        derived = await loop.run_in_executor(self.disk, self._recovery.rows_under, repository)
-        self._put((), derived, None)
+    async def _learn(self, repository: str) -> None:
+        """Show what journal and content say of a repository, where the shelf does not know better."""
+        async with self._learning:
+            if self.is_settled:
+                return
+            loop = asyncio.get_running_loop()
+            try:
+                found = await loop.run_in_executor(self.disk, self._recovery.rows_under, repository)
+            except OSError as error:
+                self._log.error("the journal cannot be read", error=str(error))
+                return
+        self._put((), {key: row for key, row in found.items() if self._is_news(key, row)}, None)
+
+    def _is_news(self, key: str, row: Record | None) -> bool:
+        if isinstance(row, TagState):
+            return self.shelf.known(key, TagState) is None
+        if isinstance(row, Verdict):
+            return self.shelf.known(key, Verdict) is None
+        return row is not None
 
     async def _check_index(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.disk, self._recovery.check, lambda: self._is_closing)
@@ -264,7 +274,7 @@ class Store:
     def _put(self, entries: tuple[Entry, ...], told: Mapping[str, Record | None], holds: str | None) -> None:
         rows = {}
         for key, row in told.items():
-            known = self.shelf.known_link(key) if isinstance(row, Link) else None
+            known = self.shelf.known(key, Link) if isinstance(row, Link) else None
             merged = row.merged(known) if isinstance(row, Link) else row
             if merged != known or merged is None:
                 rows[key] = merged

@@ -82,6 +82,16 @@ def unknown(shelf: Shelf, image: Image) -> list[str]:
 
 @pytest.mark.usefixtures("small_batches")
 class TestBuilding:
+    def test_finds_a_repository__before_there_is_any_index(self, store: Path) -> None:
+        with recovering(store) as (recovery, _):
+            assert not recovery.is_readable
+            for image in some(1):
+                rows = recovery.rows_under(str(image.repository))
+                assert tag_key(str(image.repository), image.tag) in rows
+                for digest in (image.digest, *map(Digest.of, image.blobs)):
+                    for place in (str(image.repository), image.repository.upstream):
+                        assert link_key(place, digest) in rows
+
     def test_knows_what_was_told__before_what_follows_from_it(self, store: Path) -> None:
         with recovering(store) as (recovery, shelf):
             walk = recovery.steps()
@@ -111,7 +121,7 @@ class TestBuilding:
             assert [image for image in images(OBJECTS) if unknown(shelf, image)] == []
 
     def test_leaves_alone__what_changed_meanwhile(self, store: Path) -> None:
-        image = Image.numbered(0)
+        *_, image = images(OBJECTS)  # its turn comes last
         moved = TagState(Digest.of(b"moved"), "text/plain", 1, time.time() + 1)
         with recovering(store) as (recovery, shelf):
             walk = recovery.steps()
