@@ -31,8 +31,13 @@ def cpu_seconds(root: int) -> float:
     return sum(sum(map(int, fields[11:15])) for pid in tree(root) if (fields := _stat(pid))) / _TICKS
 
 
-def proportional_bytes(root: int) -> list[int]:
-    """Return the proportional set size (PSS) of each of a tree's processes."""
+def proportional_bytes(root: int) -> int:
+    """Return the proportional set sizes (PSS) of a tree's processes, summed."""
+    return sum(process_bytes(root))
+
+
+def process_bytes(root: int) -> list[int]:
+    """Return the proportional set size of each of a tree's processes."""
     sizes = []
     for pid in tree(root):
         try:
@@ -60,7 +65,7 @@ class MemoryWatch:
             self._take()
 
     def _take(self) -> None:
-        sizes = proportional_bytes(self._root)
+        sizes = process_bytes(self._root)
         self.peak = max(self.peak, sum(sizes))
         self.peak_process = max(self.peak_process, *sizes, 0)
 

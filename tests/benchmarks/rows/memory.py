@@ -15,12 +15,12 @@ from tests.benchmarks.turns import alone
 
 def readers(scale: Scale, folder: Path) -> list[Result]:
     """Peak memory of each process while 200 readers are attached to one large blob, first cold and then warm."""
-    return _attached(scale.readers, scale.mib(1024), scale, folder)
+    return _attached(scale.readers, scale.mib(128), scale, folder)
 
 
 def streams(scale: Scale, folder: Path) -> list[Result]:
     """Peak memory of each process while 1,000 readers are attached to one blob, first cold and then warm."""
-    return _attached(scale.streams, scale.mib(256), scale, folder)
+    return _attached(scale.streams, scale.mib(24), scale, folder)
 
 
 def _attached(count: int, size: int, scale: Scale, folder: Path) -> list[Result]:
