@@ -37,7 +37,11 @@ class Lane:
         span: Span,
         stream: BlobStream | None,
     ) -> None:
-        """Begin with `span`, of which `stream` was opened already, and go on with what `next_span` says."""
+        """Begin with `span`, of which `stream` was opened already, and go on with what `next_span` says.
+
+        `received` bytes came, `left` are missing of the span under way; the last one came at `last_rate` bytes a
+        second, 0 if it broke.
+        """
         self._sources = sources
         self._pace = sources.pace
         self._schedule = schedule
@@ -49,6 +53,7 @@ class Lane:
         self._history: deque[tuple[float, int]] = deque()
         self.received = 0
         self.left = 0
+        self.last_rate = 0.0
 
     async def run(self) -> None:
         """Bring in spans.
@@ -95,12 +100,13 @@ class Lane:
 
     async def _bring(self, span: Span) -> None:
         position = span.start
-        self.left = span.stop - span.start
+        self.left, self.last_rate = span.stop - span.start, 0.0
         try:
             if self._stream is None:
                 self._stream = await self._sources.open(span.start, span.stop)
             if (self._stream.start, self._stream.stop) != span:
                 raise RangesLost
+            began = time.monotonic()
             while piece := await self._stream.read():
                 if position + len(piece) > span.stop:
                     raise WrongSize("the source", position + len(piece), span.stop)
@@ -109,6 +115,7 @@ class Lane:
                 await self._intake.ready()
             if position < span.stop:
                 raise too_short(position, span.stop)
+            self.last_rate = (span.stop - span.start) / max(_LEAST_SECONDS, time.monotonic() - began)
         finally:
             self._schedule.give_back(Span(position, span.stop))
             if self._stream is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +23,9 @@ _SILENT_SECONDS = 2.0
 # and one that brings so small a share of what they bring.
 _CRAWLING_SHARE = 1 / 8
 _MOST_REPLACED = 8
+# What connections bring these days is told by the last spans that came: those that crawl are not among them.
+_USUAL_SPANS = 8
+_USUAL_SECONDS = 5.0
 # After one that brought nothing no other is tried for so long beside those that do.
 _CALM_SECONDS = 1.0
 
@@ -54,6 +58,8 @@ class Lanes:
         self._fruitless = 0
         self._fruitless_at = 0
         self._replaced = 0
+        self._rates: deque[float] = deque(maxlen=_USUAL_SPANS)
+        self._rated_at = 0.0
         self._calm_until = 0.0
         self._measured_at = time.monotonic()
         self._measured_from = 0
@@ -72,6 +78,7 @@ class Lanes:
         self._pace.joined()
         try:
             self._start(span, stream)
+            self._add()
             while self._lanes or self._schedule.missing:
                 done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 await self._reap(done)
@@ -98,6 +105,9 @@ class Lanes:
 
     def _next_span(self, lane: Lane) -> Span | None:
         """Return what a connection that has brought its span asks for next; None if it is one too many."""
+        if lane.last_rate:
+            self._rates.append(lane.last_rate)
+            self._rated_at = time.monotonic()
         if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._waiting()):
             return None
         return self._take(max(lane.rate, self._pace.rate), lane.received)
@@ -159,7 +169,8 @@ class Lanes:
             RegistryError: all of them are, again and again.
         """
         views = {task: View(lane.rate_now(now), lane.silence(now), lane.left) for task, lane in self._lanes.items()}
-        slow = laggard(views)
+        is_known = self._rates and now < self._rated_at + _USUAL_SECONDS
+        slow = laggard(views, statistics.median(self._rates) if is_known else 0.0)
         if slow is not None and self._replaced < _MOST_REPLACED:
             self._replaced += 1
             self._give_up(slow)
@@ -186,15 +197,17 @@ class Lanes:
             self._forget(task)
 
 
-def laggard(lanes: Mapping[_Key, View]) -> _Key | None:
-    """Return a connection that had better be replaced, as it is silent or crawls while others are quick."""
+def laggard(lanes: Mapping[_Key, View], usual: float) -> _Key | None:
+    """Return a connection that had better be replaced: it is silent while others are not, or crawls.
+
+    `usual` is how many bytes a second a connection brings these days, 0 if that is unknown.
+    """
     for key, view in lanes.items():
-        others = [other for each, other in lanes.items() if each != key]
-        if view.silence >= _SILENT_SECONDS and any(other.silence < _SILENT_SECONDS / 2 for other in others):
+        is_beside = any(other.silence < _SILENT_SECONDS / 2 for each, other in lanes.items() if each != key)
+        if view.silence >= _SILENT_SECONDS and is_beside:
             return key
-        rates = [other.rate for other in others if other.rate is not None]
-        if view.silence and view.rate is not None and rates:
-            is_crawling = view.rate < _CRAWLING_SHARE * statistics.median(rates)
+        if view.rate is not None and view.silence:
+            is_crawling = view.rate < _CRAWLING_SHARE * usual
             if is_crawling and view.left > view.rate * _SILENT_SECONDS:
                 return key
     return None
