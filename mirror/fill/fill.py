@@ -211,7 +211,7 @@ class Fill:
         return schedule.take(span_length(schedule.missing, pace.share, pace.rate), ()) or Span(start, self.size)
 
     def _is_worth_ranges(self, partial: Partial) -> bool:
-        has_holes = len(partial.segments.spans) > (partial.segments.end_from(0) > 0)
+        has_holes = any(start > 0 for start, _ in partial.segments.spans)
         return self.size is None or has_holes or self.size - partial.segments.total > FIRST
 
     async def _take_in(self, partial: Partial, verifier: Verifier, span: Span, stream: BlobStream) -> None:

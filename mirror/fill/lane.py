@@ -41,7 +41,8 @@ class Lane:
     ) -> None:
         """Begin with `span`, of which `stream` was opened already, and go on with what `next_span` says.
 
-        Out of `turn` the connection stands still.
+        `received` bytes came, `left` are missing of the span under way; the last one came at `last_rate` bytes a
+        second, 0 if it broke. Out of `turn` the connection stands still.
         """
         self._sources = sources
         self._pace = sources.pace
@@ -55,6 +56,7 @@ class Lane:
         self._history: deque[tuple[float, int]] = deque()
         self.received = 0
         self.left = 0
+        self.last_rate = 0.0
 
     async def run(self) -> None:
         """Bring in spans.
@@ -101,12 +103,13 @@ class Lane:
 
     async def _bring(self, span: Span) -> None:
         position = span.start
-        self.left = span.stop - span.start
+        self.left, self.last_rate = span.stop - span.start, 0.0
         try:
             if self._stream is None:
                 self._stream = await self._sources.open(span.start, span.stop)
             if (self._stream.start, self._stream.stop) != span:
                 raise RangesLost
+            began = time.monotonic()
             while piece := await self._stream.read():
                 if position + len(piece) > span.stop:
                     raise WrongSize("the source", position + len(piece), span.stop)
@@ -117,6 +120,7 @@ class Lane:
                     await self._rest()
             if position < span.stop:
                 raise too_short(position, span.stop)
+            self.last_rate = (span.stop - span.start) / max(_LEAST_SECONDS, time.monotonic() - began)
         finally:
             self._schedule.give_back(Span(position, span.stop))
             if self._stream is not None:

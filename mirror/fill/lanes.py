@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +24,9 @@ _SILENT_SECONDS = 2.0
 # and one that brings so small a share of what they bring.
 _CRAWLING_SHARE = 1 / 8
 _MOST_REPLACED = 8
+# What connections bring these days is told by the last spans that came: those that crawl are not among them.
+_USUAL_SPANS = 8
+_USUAL_SECONDS = 5.0
 # After one that brought nothing no other is tried for so long beside those that do.
 _CALM_SECONDS = 1.0
 
@@ -65,6 +69,8 @@ class Lanes:
         self._fruitless = 0
         self._fruitless_at = 0
         self._replaced = 0
+        self._rates: deque[float] = deque(maxlen=_USUAL_SPANS)
+        self._rated_at = 0.0
         self._calm_until = 0.0
         self._measured_at = time.monotonic()
         self._measured_from = 0
@@ -82,6 +88,7 @@ class Lanes:
         """
         try:
             self._start(span, stream)
+            self._add()
             while self._lanes or self._schedule.missing:
                 self._join()
                 done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +128,9 @@ class Lanes:
 
         Any is while it is not the fill's turn.
         """
+        if lane.last_rate:
+            self._rates.append(lane.last_rate)
+            self._rated_at = time.monotonic()
         if not self._turn.is_now:
             return None
         if len(self._lanes) > self._pace.share and not self._schedule.is_urgent(self._waiting()):
@@ -184,7 +194,8 @@ class Lanes:
             RegistryError: all of them are, again and again.
         """
         views = {task: View(lane.rate_now(now), lane.silence(now), lane.left) for task, lane in self._lanes.items()}
-        slow = laggard(views)
+        is_known = self._rates and now < self._rated_at + _USUAL_SECONDS
+        slow = laggard(views, statistics.median(self._rates) if is_known else 0.0)
         if slow is not None and self._replaced < _MOST_REPLACED:
             self._replaced += 1
             self._give_up(slow)
@@ -211,15 +222,17 @@ class Lanes:
             self._forget(task)
 
 
-def laggard(lanes: Mapping[_Key, View]) -> _Key | None:
-    """Return a connection that had better be replaced, as it is silent or crawls while others are quick."""
+def laggard(lanes: Mapping[_Key, View], usual: float) -> _Key | None:
+    """Return a connection that had better be replaced: it is silent while others are not, or crawls.
+
+    `usual` is how many bytes a second a connection brings these days, 0 if that is unknown.
+    """
     for key, view in lanes.items():
-        others = [other for each, other in lanes.items() if each != key]
-        if view.silence >= _SILENT_SECONDS and any(other.silence < _SILENT_SECONDS / 2 for other in others):
+        is_beside = any(other.silence < _SILENT_SECONDS / 2 for each, other in lanes.items() if each != key)
+        if view.silence >= _SILENT_SECONDS and is_beside:
             return key
-        rates = [other.rate for other in others if other.rate is not None]
-        if view.silence and view.rate is not None and rates:
-            is_crawling = view.rate < _CRAWLING_SHARE * statistics.median(rates)
+        if view.rate is not None and view.silence:
+            is_crawling = view.rate < _CRAWLING_SHARE * usual
             if is_crawling and view.left > view.rate * _SILENT_SECONDS:
                 return key
     return None

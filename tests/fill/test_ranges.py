@@ -148,6 +148,21 @@ def test_pull__a_connection_stalls_beside_others__it_alone_is_replaced(line: Sce
     line.upstream.release()
 
 
+def test_pull__a_connection_crawls_beside_others__it_is_replaced(line: Scene) -> None:
+    digest = _layer(line)
+    line.upstream.dials.blob_rate = 2 * MIB
+    reader = line.read(digest).wait_for(1)
+    eventually(lambda: line.upstream.counters.requests("GET", "cdn") > 4, "there are others")
+    before = _retries(line, "timeout")
+    line.upstream.dials.blob_crawl_times = 2
+    eventually(lambda: not line.upstream.dials.blob_crawl_times, "two crawl")
+    began = time.monotonic()
+    assert reader.wait().digest == digest
+    assert time.monotonic() - began < 60
+    assert _retries(line, "timeout") >= before + 2
+    assert line.upstream.counters.sent(digest) <= _SIZE + 2 * _MOST_MORE
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_pull__storage_refuses_more_connections__those_that_are_there_bring_it(line: Scene, status: int) -> None:
     digest = _layer(line)

@@ -196,6 +196,8 @@ class Dials:
     """Bytes per second of each answer."""
     blob_rate_total: int | None = None
     """Bytes per second of all answers together."""
+    blob_crawl_times: int = 0
+    """How many answers to come are sent at 4 KiB a second."""
     blob_corrupt: bool = False
     """Whether one byte in the middle is flipped."""
     blob_extra: int = 0

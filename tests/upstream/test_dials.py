@@ -84,6 +84,7 @@ MISBEHAVIOUR = {
         "blob_stall_times",
         "blob_rate",
         "blob_rate_total",
+        "blob_crawl_times",
         "blob_corrupt",
         "blob_extra",
         "blob_resize",

@@ -15,6 +15,7 @@ from tests.upstream.pipes import Pipe, PlainPipe, SecurePipe
 from tests.upstream.site import Pace, Site
 
 _SLICE = 2**18
+_CRAWL = 2**12
 
 
 class RawResponse(web.StreamResponse):
@@ -76,19 +77,23 @@ class Sender:
         total = transfer.span.end - transfer.span.start
         stop = self._stop(transfer, total)
         stall = self._stall(transfer, total)
+        crawls = self._crawls(transfer)
         pace, sent = Pace(), 0
         with transfer.path.open("rb") as file:
             while sent < stop:
                 if stall is not None and sent >= stall:
                     await self._wait()
                     stall = None
-                target = min(stop, sent + self._slice(transfer), stop if stall is None else stall)
+                longest = _CRAWL // 10 if crawls else self._slice(transfer)
+                target = min(stop, sent + longest, stop if stall is None else stall)
                 if transfer.chunked:
                     await pipe.write(b"%x\r\n" % (target - sent))
                 await pipe.send(file.fileno(), transfer.span.start + sent, target - sent)
                 if transfer.chunked:
                     await pipe.write(b"\r\n")
                 await asyncio.sleep(0)
+                if crawls:
+                    await pace.wait(target - sent, _CRAWL)
                 await self._slow(pace, target - sent, transfer)
                 sent = target
         if stop == total and transfer.chunked:
@@ -111,6 +116,11 @@ class Sender:
         if dials.blob_stall_times is not None:
             dials.blob_stall_times -= 1
         return dials.blob_stall
+
+    def _crawls(self, transfer: Transfer) -> bool:
+        crawls = transfer.faulty and self._site.dials.blob_crawl_times > 0
+        self._site.dials.blob_crawl_times -= crawls
+        return crawls
 
     async def _wait(self) -> None:
         try:
