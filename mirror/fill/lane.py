@@ -135,6 +135,7 @@ class Lane:
         finally:
             self._pace.opened()
             self._pace.began(time.monotonic())
+            self._history.clear()
 
     def _took(self, position: int, piece: bytes) -> None:
         now = time.monotonic()

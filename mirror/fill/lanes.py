@@ -88,6 +88,7 @@ class Lanes:
         """
         try:
             self._start(span, stream)
+            self._join()
             self._add()
             while self._lanes or self._schedule.missing:
                 self._join()

@@ -168,6 +168,7 @@ async def test_hear_of__a_hub_that_knows_otherwise(doors: Doors) -> None:
     doors.store.shelf._unwritten.clear()
     doors.store.shelf.forget([f"t:{REPOSITORY}:1"])
     doors.hub.hub._changes._boot = "another"
+    doors.store.link(REPOSITORY, BLOB, Link(None, True, 6))  # as unwritten as what was lost
     await doors.server.start()
     await doors.wait((200, OLD), 2.0)
 
