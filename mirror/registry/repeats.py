@@ -56,7 +56,8 @@ class Repeats:
         """Remember what a head asks for, if nothing else decides how it is answered."""
         if target.kind is not Kind.MANIFEST or not head or len(head) > _LONGEST or head in self._known:
             return
-        if request.version == HttpVersion11 and request.keep_alive and not any(map(request.headers.get, _SPECIAL)):
+        is_plain = not any(name in request.headers for name in _SPECIAL)
+        if is_plain and request.version == HttpVersion11 and request.keep_alive:
             known = _Known(Asked(request.method, request.raw_path, target))
             self._known.put(head, known, len(head) + _KNOWN_BYTES)
 

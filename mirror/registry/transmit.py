@@ -122,8 +122,8 @@ class Transmission:
         transport = self._request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        async with asyncio.timeout(_STALLED_SECONDS):
-            while transport.get_write_buffer_size():
+        while transport.get_write_buffer_size():
+            async with asyncio.timeout(_STALLED_SECONDS):
                 await self._response._payload_writer.drain()  # type: ignore[union-attr]  # noqa: SLF001
         if self._socket < 0:
             self._socket = os.dup(transport.get_extra_info("socket").fileno())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.forms import FAILING, UPSTREAM, WITH_PORT
+from tests.conformance.forms import COUNTED, FAILING, UPSTREAM, WITH_PORT
 from tests.conformance.wire import Door
 from tests.replica import NO_PREFETCH, Replica, free_port
 from tests.upstream import Image, Upstream
@@ -26,6 +26,7 @@ def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     upstreams = {
         "docker.io": registry.url,
         UPSTREAM: registry.url,
+        COUNTED: registry.url,
         WITH_PORT: registry.url,
         **dict.fromkeys(FAILING, registry.url),
         "refused.example": f"http://127.0.0.1:{free_port()}",

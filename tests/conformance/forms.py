@@ -9,6 +9,8 @@ from tests.conformance.wire import Answer, Door
 
 UPSTREAM = "registry.example"
 WITH_PORT = "registry.example:5000"
+COUNTED = "counted.example"
+"""An upstream that one test alone asks, so that its counters are that test's."""
 FAILING = tuple(f"failing-{number}.example" for number in range(6))
 """Upstreams that are asked by one test each, so that what a replica learns of a bad hour stays there."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from tests.conformance.wire import Door, assert_error, assert_plain
+from tests.conformance.forms import Form, forms
+from tests.conformance.wire import Door, assert_error, assert_plain, exchange
 from tests.upstream import Image, Upstream
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -52,6 +54,30 @@ def test_asks_the_upstream_nothing__warm(door: Door, upstream: Upstream, pushed:
     door.pull(pushed)
     upstream.counters.clear()
     door.pull(pushed)
+    assert upstream.counters.headers == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize("form", forms("docker.io").values(), ids=forms("docker.io"))
+def test_answers_the_same__asked_again_in_the_same_bytes(
+    door: Door, upstream: Upstream, pushed: Image, method: str, form: Form
+) -> None:
+    door.pull(pushed)
+    upstream.counters.clear()
+    connection = door.connect()
+    for reference in (pushed.tag, pushed.index.digest):
+        target = form.target(f"{pushed.repository}/manifests/{reference}")
+        answers = [exchange(connection, method, target, form.headers) for _ in range(4)]
+        heads = [dict(answer.headers) for answer in answers]
+        for head in heads:
+            assert re.fullmatch(r"layover; hit(; ttl=\d+)?", head.pop("Cache-Status"))
+            assert head.pop("Date")
+            head.pop("Age", None)
+        assert heads[1:] == heads[:-1]
+        assert {answer.body for answer in answers} == {
+            upstream.content(pushed.index.digest) if method == "GET" else b""
+        }
+    connection.close()
     assert upstream.counters.headers == []
 
 
