@@ -105,7 +105,7 @@ def _attack(
 ) -> Assault:
     pulls = _Healthy(replica, healthy)
     pulls.pull()
-    memory = sum(proportional_bytes(replica.pid))
+    memory = proportional_bytes(replica.pid)
     told: dict[str, Told] = {}
     with MemoryWatch(replica.pid) as watch, pulls, ThreadPoolExecutor(len(cases)) as pool:
         together = {name: case for name, case in cases.items() if not case.is_alone}
