@@ -16,7 +16,7 @@ from tests.benchmarks.servers import installed
 from tests.benchmarks.turns import SLOW, alone, turns
 
 _LATER_PULLS = 5
-_PATIENCE = 40.0
+_PATIENCE = 60.0
 _TTL = {"LAYOVER_FRESHNESS__TAG_TTL": "1s"}
 _EXPIRED_SECONDS = 1.2
 # So much more may a pull in an outage take than one without: within what two medians of the same differ by.

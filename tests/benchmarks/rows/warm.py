@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tests.benchmarks.clients import pull
@@ -11,25 +12,30 @@ from tests.benchmarks.origin import Origin
 from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.readers import read
 from tests.benchmarks.recorded import RECORDED
-from tests.benchmarks.results import Result, Target
+from tests.benchmarks.results import OURS, Result, Target
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.servers import installed
-from tests.benchmarks.turns import side_by_side, turns
+from tests.benchmarks.turns import alone, side_by_side, turns
 
 
 def manifest(scale: Scale, folder: Path) -> list[Result]:
     """Requests per second for one manifest that is held, by tag and by digest, over 32 connections."""
     names = installed(scale.servers)
     results = []
-    with Origin({"small": [MIB]}) as origin, side_by_side(names, origin.url, folder) as running:
+    with contextlib.ExitStack() as stack:
+        # An origin each, or one server's requests would count as another's.
+        origins = {name: stack.enter_context(Origin({"small": [MIB]})) for name in names}
+        running = {name: stack.enter_context(alone(name, origins[name].url, folder)) for name in names}
         for server in running.values():
             _expect_none(pull(server.url, "small").failed)
-        for kind, reference, factor in (("tag", "small", 2.0), ("digest", origin.images["small"].manifest, 1.5)):
+        digest = origins[OURS].images["small"].manifest
+        for kind, reference, factor in (("tag", "small", 2.0), ("digest", digest, 1.5)):
             work = f"manifest by {kind}"
             speed = Result(f"warm {work}", "requests/s", Target("at least", factor, "zot"), RECORDED[work])
             cost = Result(f"warm {work}", "CPU µs each")
             asked = Result(f"warm {work}, upstream requests", "", Target("at most", 0))
             for name in turns(names, scale.rounds):
+                origin = origins[name]
                 before = origin.cost().requests
                 path = origin.manifest_path(reference)
                 rate, used = requests_per_second(running[name], path, scale.load_seconds)
