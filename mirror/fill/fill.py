@@ -16,7 +16,7 @@ from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
-from mirror.fill.schedule import FIRST, Schedule, Span, span_length
+from mirror.fill.schedule import Schedule, Span, first_span
 from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.threads import finished
 from mirror.fill.transfer import TAIL, Transfer
@@ -173,15 +173,16 @@ class Fill:
 
     async def _receive(self, partial: Partial) -> None:
         """Bring in what is missing, and verify it all."""
-        span, stream = Span(0, 0), None
+        start, span, stream = partial.segments.end_from(0), None, None
         await self._store.room.ready(self.size or _CLAIM_STEP)
         if not await self._claimed():
             await self._lose_room()
             return
-        if self.size is None or not self.size or partial.segments.end_from(0) < self.size:
+        if start != self.size or not start:
             await self._turn.comes()
-            span = self._first_span(partial)
-            stream = await self._sources.open(span.start, span.stop if self._is_worth_ranges(partial) else None)
+            pace = self._sources.pace
+            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate)
+            stream = await (self._sources.open(*span) if span is not None else self._sources.open(start))
             self.was_opened = True
             self.size = partial.size = self._sources.size
             if not await self._claimed():
@@ -201,27 +202,14 @@ class Fill:
             await asyncio.wait({verifying})
         await self._finish(partial, is_right=is_right)
 
-    def _first_span(self, partial: Partial) -> Span:
-        """Return what to ask for first, of a blob whose size may be unknown."""
-        start = partial.segments.end_from(0)
-        if self.size is None:
-            return Span(start, start + FIRST)
-        schedule = Schedule(self.size, partial.segments.spans)
-        pace = self._sources.pace
-        return schedule.take(span_length(schedule.missing, pace.share, pace.rate), ()) or Span(start, self.size)
-
-    def _is_worth_ranges(self, partial: Partial) -> bool:
-        has_holes = any(start > 0 for start, _ in partial.segments.spans)
-        return self.size is None or has_holes or self.size - partial.segments.total > FIRST
-
-    async def _take_in(self, partial: Partial, verifier: Verifier, span: Span, stream: BlobStream) -> None:
-        """Bring in what is missing, beginning with a stream that was opened for `span`."""
+    async def _take_in(self, partial: Partial, verifier: Verifier, span: Span | None, stream: BlobStream) -> None:
+        """Bring in what is missing, beginning with a stream that was asked for `span`, or for all the rest if None."""
         intake = Intake(lambda runs: self._write(partial, verifier, runs))
         try:
-            if self.size is not None and (stream.start, stream.stop) == span and span.stop < self.size:
+            if span is not None and (stream.start, stream.stop) == span and span.stop != self.size:
                 await self._take_in_ranges(partial, intake, span, stream)
             else:
-                await self._take_in_order(intake, Transfer(self._sources, span.start, stream))
+                await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0), stream))
             await intake.flush()
         finally:
             await intake.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 # Short enough that a reader elsewhere in the blob soon has a turn, long enough that asking costs next to nothing.
@@ -31,6 +31,21 @@ def span_length(missing: int, lanes: int, rate: float, received: int = 0) -> int
     """
     length = max(_SHORTEST, min(int(rate * _SECONDS), max(FIRST, received) * _GROWTH, _LONGEST)) if rate else FIRST
     return length if lanes <= 1 else min(length, max(_SHORTEST, missing // (2 * lanes)))
+
+
+def first_span(size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float) -> Span | None:
+    """Return what to ask for first of a blob of which the spans `there` are there; None to ask for all of the rest.
+
+    `size` is None where it is unknown. `lanes` and `rate` are what is known of connections, as for `span_length`.
+    """
+    if size is None:
+        start = there[0][1] if there and not there[0][0] else 0
+        return Span(start, start + FIRST)
+    schedule = Schedule(size, there)
+    has_holes = any(start > 0 for start, _ in there)
+    if schedule.missing <= FIRST and not has_holes:
+        return None
+    return schedule.take(span_length(schedule.missing, lanes, rate), ())
 
 
 class Schedule:

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 # Long enough to tell a rate by, from the moment on at which every connection brings something.
 _WINDOW_SECONDS = 0.15
-# A connection that brings so much in a second leaves nothing to be gained by others.
+# A connection that brings so much in a second leaves nothing to be gained by others; less will do where answers come so
+# soon that nothing waits for the way there and back: what holds such a connection up is most often the machine.
 _QUICK = 64 * 2**20
+_QUICK_NEARBY = 16 * 2**20
+_NEARBY_SECONDS = 0.02
 # One moment may be a bad one: what pays is believed at once, and what does not after so many looks.
 _MOST_WINDOWS = 3
 _GROWTH = 4
@@ -53,6 +56,7 @@ class Pace:
         self._trial: _Sample | None = None
         self._windows = 0
         self._hold_until = 0.0
+        self._answer_seconds = math.inf
 
     @property
     def allowed(self) -> int:
@@ -103,6 +107,10 @@ class Pace:
         else:
             self._opening -= 1
 
+    def answered(self, seconds: float) -> None:
+        """Note how long a request waited for its answer to begin."""
+        self._answer_seconds = min(self._answer_seconds, seconds)
+
     def refused(self, now: float) -> None:
         """Note that the upstream was asked too much (429, 503)."""
         self._settle(max(1, (self._lanes + self._opening) // 2), now)
@@ -119,7 +127,8 @@ class Pace:
         self._restart(now)
 
     def _judge(self, found: _Sample, now: float) -> None:
-        if self.rate >= _QUICK:
+        quick = _QUICK_NEARBY if self._answer_seconds < _NEARBY_SECONDS else _QUICK
+        if self.rate >= quick:
             self._settle(max(1, found.lanes // 2), now)
         elif self._trial is not None and found.lanes > self._trial.lanes:
             gain = found.rate / self._trial.rate

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mirror.fill.schedule import FIRST, Schedule, Span, span_length
+from mirror.fill.schedule import FIRST, Schedule, Span, first_span, span_length
 
 MIB = 2**20
 
@@ -100,3 +100,19 @@ class TestSpanLength:
     def test_shrinks_towards_the_end__so_that_several_end_together(self) -> None:
         assert span_length(80 * MIB, 10, 10 * MIB, 100 * MIB) == 4 * MIB
         assert span_length(2 * MIB, 10, 10 * MIB, 100 * MIB) == MIB
+
+
+class TestFirstSpan:
+    def test_is_closed__of_a_blob_of_unknown_size(self) -> None:
+        assert first_span(None, [], 1, 0) == (0, FIRST)
+        assert first_span(None, [(0, 10)], 1, 0) == (10, 10 + FIRST)
+
+    @pytest.mark.parametrize(("size", "there"), [(0, []), (FIRST, []), (10 * FIRST, [(0, 9 * FIRST)])])
+    def test_is_none__of_little(self, size: int, there: list[tuple[int, int]]) -> None:
+        assert first_span(size, there, 8, MIB) is None
+
+    def test_ends__where_what_is_there_begins(self) -> None:
+        assert first_span(1000, [(0, 10), (20, 1000)], 1, 0) == (10, 20)
+
+    def test_leaves_some__for_other_connections(self) -> None:
+        assert first_span(32 * MIB, [], 4, 10 * MIB) == (0, 4 * MIB)

@@ -61,6 +61,12 @@ class TestPace:
     def test_leaves_it_at_one__that_is_quick(self, each: float) -> None:
         assert Line(paced(), each, 1000 * MIB).run(30) == 1
 
+    @pytest.mark.parametrize(("seconds", "is_one"), [(0.001, True), (0.04, False)])
+    def test_leaves_it_at_one_sooner__where_answers_come_at_once(self, seconds: float, is_one: bool) -> None:
+        pace = paced()
+        pace.answered(seconds)
+        assert (Line(pace, 20 * MIB, 1000 * MIB).run(5) == 1) is is_one
+
     def test_goes_back_to_one__where_others_bring_nothing_more(self) -> None:
         line = Line(paced(), 30 * MIB, 30 * MIB)
         used = [line.run(0.05) for _ in range(300)]

@@ -78,7 +78,9 @@ class UpstreamBlobs:
         while True:
             asked = ask._replace(avoided=frozenset(self._broken))
             # What goes on where a stream broke off is asked for anew: it may have been for where that came from.
+            began = time.monotonic()
             answer, base = await (self._find(asked) if stop is None else self._ask(asked))
+            self.pace.answered(time.monotonic() - began)
             try:
                 span = self._span(answer, start, stop)
             except RegistryError:
