@@ -143,11 +143,11 @@ class Writer:
     def _compact(self) -> None:
         if not self._journal.wants_compaction or time.monotonic() < self._compacts_from:
             return
-        self._compacts_from = time.monotonic() + _COMPACTION_PAUSE
         try:
             self._journal.compact()
         except OSError as error:
             self._log.error("the journal cannot be compacted", error=str(error))
+            self._compacts_from = time.monotonic() + _COMPACTION_PAUSE
             return
         self._shelf.write({}, self._recovery.marks(), set())
 
