@@ -15,6 +15,8 @@ from typing import Self
 
 import pytest
 
+from mirror.oci.digest import Digest
+from mirror.store import Content
 from tests.chaos.reader import Client, Reader, assert_nothing_wrong, get
 from tests.chaos.scene import MIB, eventually
 from tests.upstream import Image, Upstream
@@ -122,6 +124,9 @@ def test_pull__hub_and_doors_are_killed_again_and_again(family: Family, upstream
 def test_answer__503_in_bounded_time__while_there_is_no_hub(family: Family, upstream: Upstream) -> None:
     image = upstream.push_image("library/warm", "1", ["linux/amd64"], [10_000], raw=True)
     Client(family.replica.url, image).wait().assert_whole()
+    content = Content(family.replica.store / "content")
+    held = [Digest(each.digest) for each in (image.index, *image.manifests, *image.blobs)]
+    eventually(lambda: all(content.size(digest) is not None for digest in held), "everything has its final name")
     hub = family.hub
     assert hub is not None
     os.kill(family.replica.pid, signal.SIGSTOP)

@@ -153,7 +153,8 @@ def test_serve__the_index_is_damaged_while_it_runs__pulls_go_on(upstream: Upstre
         assert replica.stop() == 0
         replica.start()
         for file in (replica.store / "index").rglob("cache.db*"):
-            file.write_bytes(b"\xff" * file.stat().st_size)
+            with file.open("r+b") as damaged:  # in place: SQLite itself removes the log of an empty database
+                damaged.write(b"\xff" * file.stat().st_size)
         Client(replica.url, image).wait().assert_whole()
         Client(replica.url, later).wait().assert_whole()
         assert replica.stop() == 0

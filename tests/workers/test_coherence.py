@@ -159,6 +159,7 @@ async def test_serve_without_the_hub__what_was_linked_just_now(doors: Doors) -> 
 
 async def test_hear_of__a_hub_that_knows_otherwise(doors: Doors) -> None:
     """What the hub lost with its life is not held against the one that comes back."""
+    doors.point(NEW, age=20)
     doors.point(OLD, age=10)
     await doors.settle()
     fill_up(doors.disk)
