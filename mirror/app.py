@@ -155,6 +155,7 @@ class DoorApp:
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
         self._name = process_name()
+        self._is_asked = asyncio.Event()
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings.upstreams)
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
 
@@ -183,7 +184,7 @@ class DoorApp:
 
     async def _follow_for_ever(self) -> None:
         """Show what the hub shows."""
-        seen = ""
+        seen, inquiry = "", 0
         while True:
             asked_at = time.monotonic()
             try:
@@ -192,6 +193,9 @@ class DoorApp:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             seen = follow(self._shelf, changes, asked_at)
+            if changes.inquiry != inquiry:
+                inquiry = changes.inquiry
+                self._is_asked.set()
             if changes.is_anew or not self._shelf.is_open:
                 await self._open_index()
 
@@ -202,8 +206,11 @@ class DoorApp:
     async def _report_for_ever(self) -> None:
         while True:
             with contextlib.suppress(RegistryError):
+                self._is_asked.clear()
                 await self._report()
-            await asyncio.sleep(_REPORT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPORT_SECONDS):
+                    await self._is_asked.wait()
 
     async def _report(self) -> None:
         used = self._shelf.take_used()

@@ -60,6 +60,7 @@ class Admin:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._gauge()
+        await self._hub.gather_reports()
         body = await asyncio.get_running_loop().run_in_executor(self._pool, self._render)
         return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 

@@ -76,7 +76,8 @@ class Changes(msgspec.Struct, frozen=True):
     `rows` are index rows by their key as the store writes them, None for one that is gone. `is_anew`: forget every row
     that was remembered; these are all that the index does not show yet. `is_complete`: nothing else has changed; it is
     false where more is to be asked for, or, if `is_anew`, where it is too much to be told: the index is not to be read.
-    `is_settled`: the index shows everything by now.
+    `is_settled`: the index shows everything by now. `inquiry` is another number whenever somebody wants to know what
+    the doors counted.
     """
 
     seen: str
@@ -84,6 +85,7 @@ class Changes(msgspec.Struct, frozen=True):
     is_anew: bool = False
     is_complete: bool = True
     is_settled: bool = False
+    inquiry: int = 0
 
 
 class Listing(msgspec.Struct, frozen=True):

@@ -28,14 +28,19 @@ class ChangeLog:
         self._boot = secrets.token_hex(8)
         self._rows: deque[tuple[str, Record | None]] = deque(maxlen=_MOST_KEPT)
         self._end = 0
+        self._inquiry = 0
         self._added = asyncio.Event()
 
     def add(self, rows: Mapping[str, Record | None]) -> None:
         """Note that rows changed on the shelf."""
         self._rows.extend(rows.items())
         self._end += len(rows)
-        added, self._added = self._added, asyncio.Event()
-        added.set()
+        self._wake()
+
+    def inquire(self) -> None:
+        """Ask every door to report what it counted."""
+        self._inquiry += 1
+        self._wake()
 
     async def after(self, seen: str) -> Changes:
         """See `channel.Hub.changes`."""
@@ -51,7 +56,9 @@ class ChangeLog:
         end = min(start + _MOST_AT_ONCE, self._end)
         is_complete = end == self._end
         is_settled = is_complete and not self._shelf.has_unwritten
-        return Changes(self._name(end), _encoded(rows), is_complete=is_complete, is_settled=is_settled)
+        return Changes(
+            self._name(end), _encoded(rows), is_complete=is_complete, is_settled=is_settled, inquiry=self._inquiry
+        )
 
     async def _anew(self) -> Changes:
         name = self._name(self._end)
@@ -60,6 +67,10 @@ class ChangeLog:
             await asyncio.sleep(_BEAT_SECONDS)
             return Changes("", {}, is_anew=True, is_complete=False)
         return Changes(name, _encoded(rows), is_anew=True, is_settled=not rows)
+
+    def _wake(self) -> None:
+        added, self._added = self._added, asyncio.Event()
+        added.set()
 
     def _start(self, seen: str) -> int | None:
         """Return the number of the first change after `seen`, None if it cannot be told what happened since."""

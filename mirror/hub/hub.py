@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 
 from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
@@ -19,6 +22,10 @@ from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Reference, Repository
 from mirror.source.upstream import Listed
 from mirror.store import Store
+
+# A door that has not reported for so long has probably ended.
+_REMEMBERED_SECONDS = 5.0
+_PATIENCE_SECONDS = 0.3
 
 
 class LocalHub:
@@ -42,6 +49,8 @@ class LocalHub:
         self._listings = listings
         self._visibility = visibility
         self.tally = Tally()
+        self._reported: dict[str, float] = {}
+        self._report_came = asyncio.Event()
         self._changes = ChangeLog(store.shelf)
         store.on_change = self._changes.add
 
@@ -97,7 +106,22 @@ class LocalHub:
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `channel.Hub`."""
         self.tally.put(door, samples)
+        self._reported[door] = time.monotonic()
+        came, self._report_came = self._report_came, asyncio.Event()
+        came.set()
         self._store.shelf.add_used(used)
+
+    async def gather_reports(self) -> None:
+        """Have the tally show what doors of other processes counted by now, if they tell it soon."""
+        asked_at = time.monotonic()
+        self._reported = {door: at for door, at in self._reported.items() if at > asked_at - _REMEMBERED_SECONDS}
+        doors = list(self._reported)
+        if doors:
+            self._changes.inquire()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    while any(self._reported[door] < asked_at for door in doors):
+                        await self._report_came.wait()
 
     async def changes(self, seen: str) -> Changes:
         """See `channel.Hub`."""

@@ -92,10 +92,8 @@ class Shelf:
         return None
 
     def follow(self, readers: tuple[IndexReader, IndexReader] | None) -> None:
-        """Read from an index that `readers` opened, in the place of any other."""
-        self.close()
-        if readers is not None:
-            self._records, self._repositories = readers
+        """Read from an index that `readers` opened, in the place of any other, which closes once no thread reads it."""
+        self._records, self._repositories = readers or (None, None)
 
     @property
     def is_open(self) -> bool:

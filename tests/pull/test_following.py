@@ -162,7 +162,11 @@ def test_follow__unknown_size__a_sliding_tail_is_withheld(scene: Scene, length: 
 def test_read_range__unknown_size__is_answered_with_the_whole(scene: Scene) -> None:
     digest = scene.push(200 * KIB)
     scene.upstream.dials.blob_length = "chunked"
-    reader = scene.get(digest, {"Range": "bytes=10-19"})
+    scene.upstream.dials.blob_stall = 100 * KIB  # or its size may be known by the time of the answer
+    reader = scene.read(digest, {"Range": "bytes=10-19"}).wait_for(0)
+    eventually(lambda: scene.upstream.counters.sent(digest) == 100 * KIB, "the registry stalls")
+    scene.upstream.release()
+    reader.wait()
     assert reader.status == 200
     assert reader.is_complete
     assert reader.digest == digest

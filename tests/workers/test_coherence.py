@@ -159,6 +159,7 @@ async def test_serve_without_the_hub__what_was_linked_just_now(doors: Doors) -> 
 
 async def test_hear_of__a_hub_that_knows_otherwise(doors: Doors) -> None:
     """What the hub lost with its life is not held against the one that comes back."""
+    doors.point(NEW, age=20)
     doors.point(OLD, age=10)
     await doors.settle()
     fill_up(doors.disk)
@@ -168,6 +169,7 @@ async def test_hear_of__a_hub_that_knows_otherwise(doors: Doors) -> None:
     doors.store.shelf._unwritten.clear()
     doors.store.shelf.forget([f"t:{REPOSITORY}:1"])
     doors.hub.hub._changes._boot = "another"
+    doors.store.link(REPOSITORY, BLOB, Link(None, True, 6))  # as unwritten as what was lost
     await doors.server.start()
     await doors.wait((200, OLD), 2.0)
 

@@ -152,6 +152,12 @@ class TestTogether:
             until(lambda: shows(counted), "nothing is lost")
         assert shown["layover_requests_total"] == counted["layover_requests_total"]
 
+    def test_count__what_was_answered_just_now(self, family: Family, image: Image) -> None:
+        for number in range(5):
+            pull(family, image)
+            counted = family.replica.metric("layover_requests_total", upstream="docker.io")
+            assert counted == (number + 1) * len(targets(image))
+
     def test_remember_last_use(self, family: Family, image: Image) -> None:
         pull(family, image)
         content = Content(family.replica.store / "content")
