@@ -15,7 +15,7 @@ from tests.benchmarks.scale import Scale
 from tests.benchmarks.servers import installed
 from tests.benchmarks.turns import SLOW, alone, turns
 
-_LATER_PULLS = 5
+_LATER_PULLS = 9
 _PATIENCE = 60.0
 _TTL = {"LAYOVER_FRESHNESS__TAG_TTL": "1s"}
 _EXPIRED_SECONDS = 1.2
@@ -84,7 +84,7 @@ def _outage(what: str, faults: Faults, scale: Scale, folder: Path) -> tuple[Resu
     """Return how long the first and the later pulls of a held image take in an outage, `warm` what they take else."""
     first = Result(f"warm image, {what}, first pull", "s")
     later = Result(f"warm image, {what}, later pulls", "s", Target("at most", _AS_WARM, "warm"))
-    with Origin({"held": scale.layers(40, 24)}) as origin:
+    with Origin({"held": scale.layers(20, 12)}) as origin:
         for name in turns(_names(scale), scale.rounds, once=SLOW):
             settings = _TTL if name == OURS else {}
             with alone(name, origin.url, folder, settings) as server:
