@@ -52,6 +52,7 @@ class UpstreamBlobs:
         self._upstream = upstream
         self._broken: set[str] = set()
         self._place: _Place | None = None
+        self._spent_place: _Place | None = None
         self._finding = asyncio.Lock()
         self._useless_places = 0
 
@@ -96,14 +97,17 @@ class UpstreamBlobs:
         place = self._place
         if place is None or place.asked != (ask.repository, ask.path):
             return await self._find(ask)
-        try:
-            answer = await self._client.open_there(ask._replace(base=place.base), place.url)
-        except UpstreamError as error:
-            if error.answered == 429 or error.answered >= 500:
-                raise
-        else:
-            self._useless_places = 0
-            return Opened(answer, place.base)
+        if place is not self._spent_place:
+            try:
+                answer = await self._client.open_there(ask._replace(base=place.base), place.url)
+            except UpstreamError as error:
+                if error.answered != 429:
+                    self._spent_place = place
+                if error.answered == 429 or error.answered >= 500:
+                    raise
+            else:
+                self._useless_places = 0
+                return Opened(answer, place.base)
         async with self._finding:
             if self._place is place:
                 self._useless_places += 1
