@@ -188,6 +188,7 @@ async def test_progress__the_tail_is_withheld_until_it_verified(bench: Bench) ->
 
 async def test_progress__unknown_size(bench: Bench) -> None:
     digest = bench.push(_MIB)
+    bench.upstream.dials.blob_ranges = "ignored"
     bench.upstream.dials.blob_length = "chunked"
     bench.upstream.dials.blob_stall = _MIB // 2
     filling = await bench.hub.blob(bench.repository, digest)
