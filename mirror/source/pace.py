@@ -70,11 +70,8 @@ class Pace:
 
     def may_add(self, own: int) -> bool:
         """Say whether a fill that has `own` connections may have another."""
-        return (
-            own < self.share
-            and self._lanes + self._opening < self._allowed
-            and self._spare() - self._opening > self._kept
-        )
+        has_share = own < self.share and self._lanes + self._opening < self._allowed
+        return has_share and self._spare() - self._opening > self._kept
 
     @property
     def may_hurry(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.source import BlobStream, RangeRefused
+from mirror.source import BlobStream, RangeMistaken, RangeRefused
 from mirror.source.upstream.blobs import UpstreamBlob
 from tests import upstream as bed
 from tests.source.conftest import APP, Source
@@ -114,6 +114,100 @@ class TestRanges:
         stream = await source.blobs.open(APP, digest, 0)
         assert stream.size is None
         assert await drain(stream) == (upstream.content(digest), None)
+
+
+class TestClosedRanges:
+    @pytest.mark.parametrize(
+        ("start", "stop", "end"), [(0, 100, 100), (1000, 2000, 2000), (SIZE - 10, SIZE + 10, SIZE)]
+    )
+    async def test_end__where_they_were_asked_to(
+        self, start: int, stop: int, end: int, upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        stream = await source.blobs.open(APP, digest, start, stop)
+        assert (stream.start, stream.stop, stream.size) == (start, end, SIZE)
+        assert await drain(stream) == (upstream.content(digest)[start:end], None)
+        assert upstream.counters.headers[-1].headers["Range"] == f"bytes={start}-{stop - 1}"
+
+    @pytest.mark.parametrize("ranges", ["wrong", "shifted"])
+    async def test_are_mistaken(
+        self, ranges: Literal["wrong", "shifted"], upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        upstream.dials.blob_ranges = ranges
+        with pytest.raises(RangeMistaken):
+            await source.blobs.open(APP, digest, 0, 1_000)
+
+    @pytest.mark.parametrize("size", [None, SIZE])
+    async def test_are_mistaken__where_more_comes(self, size: int | None, upstream: Upstream, source: Source) -> None:
+        digest = Digest(upstream.push_random_blob(APP.name, SIZE))
+        headers = {"Content-Range": f"bytes 0-{SIZE - 1}/{size or '*'}"}
+        upstream.dials.failures.append(bed.Failure(206, kind="blob", body="plain", headers=headers))
+        with pytest.raises(RangeMistaken):
+            await source.blobs.open(APP, digest, 0, 1_000)
+
+
+class TestSignedUrls:
+    @pytest.fixture(autouse=True)
+    def redirected(self, upstream: Upstream) -> None:
+        upstream.dials.redirect, upstream.dials.auth = True, "bearer"
+
+    async def ranges(self, source: Source, digest: Digest, count: int) -> None:
+        """Open and read ranges at once."""
+        opening = (source.blobs.open(APP, digest, each * 1000, each * 1000 + 1000) for each in range(count))
+        for stream in await asyncio.gather(*opening):
+            assert (await drain(stream))[1] is None
+
+    async def test_are_used_again__for_other_ranges(self, upstream: Upstream, source: Source, digest: Digest) -> None:
+        for _ in range(3):
+            await self.ranges(source, digest, 1)
+        await self.ranges(source, digest, 8)
+        asked = upstream.counters.requests("GET", "blob")
+        assert asked == 2  # the first came without a token
+        assert upstream.counters.requests("GET", "cdn") == 11
+        assert upstream.counters.authorizations("cdn") == []
+
+    async def test_are_renewed_once__for_all_who_need_it(
+        self, upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        await self.ranges(source, digest, 1)
+        await self.ranges(source, digest, 1)
+        upstream.counters.clear()
+        upstream.dials.cdn_seconds = 0.3
+        await asyncio.sleep(0.35)
+        await self.ranges(source, digest, 8)
+        assert upstream.counters.requests("GET", "blob") == 1
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 410])
+    async def test_are_renewed__whatever_storage_says(
+        self, status: int, upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        await self.ranges(source, digest, 1)
+        upstream.dials.failures.append(bed.Failure(status, kind="cdn", times=1))
+        await self.ranges(source, digest, 1)
+
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_are_not_asked_again_at_once__where_storage_has_enough(
+        self, status: int, upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        await self.ranges(source, digest, 1)
+        upstream.counters.clear()
+        upstream.dials.failures.append(bed.Failure(status, kind="cdn", times=1))
+        with pytest.raises(RegistryError):
+            await self.ranges(source, digest, 1)
+        assert upstream.counters.requests("GET", "blob") == 0
+
+    async def test_are_each_used_once__where_they_are_good_for_no_more(
+        self, upstream: Upstream, source: Source, digest: Digest
+    ) -> None:
+        upstream.dials.cdn_uses = 1
+        for _ in range(10):
+            await self.ranges(source, digest, 1)
+        assert upstream.counters.requests("GET", "cdn") <= 10 + 2
+
+    async def test_of_one_blob__are_not_another_s(self, upstream: Upstream, source: Source, digest: Digest) -> None:
+        other = Digest(upstream.push_random_blob(APP.name, SIZE, 1))
+        for each in (digest, other, digest):
+            stream = await source.blobs.open(APP, each, 0, 1000)
+            assert await drain(stream) == (upstream.content(each)[:1000], None)
 
 
 class TestBrokenStreams:
