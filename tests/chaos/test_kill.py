@@ -78,6 +78,7 @@ def test_pull__the_replica_is_killed_again_and_again(upstream: Upstream, tmp_pat
         replica.kill()
 
 
+@pytest.mark.timeout(300)
 def test_pull__killed_while_blobs_get_their_final_names(upstream: Upstream, tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     moments = random.Random(seed)
