@@ -41,6 +41,9 @@ class _Held(Pull):
         await self.released.wait()
         return ManifestFound(Digest.of(_BODY), "application/json", _BODY, CacheStatus(Outcome.HIT))
 
+    def pulled(self, repository: Repository, digest: Digest) -> None:
+        pass
+
 
 class _Bench:
     """A door that listens, and its port."""
