@@ -23,6 +23,8 @@ _MOST_TRIES = 3
 # How often the hub hears of a manifest that is pulled on and on.
 _TELL_SECONDS = 60.0
 _MOST_TOLD = 10_000
+# Of manifests in a second: who reads so many different ones leaves no line to bring anything in ahead.
+_MOST_TOLD_A_SECOND = 100
 
 
 class Pull:
@@ -35,6 +37,7 @@ class Pull:
         self._upstreams = settings.upstreams
         self._tells = settings.prefetch.enabled
         self._told: dict[tuple[Repository, Digest], float] = {}
+        self._told_lately = (0, 0)
         self._telling: set[asyncio.Task[None]] = set()
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
@@ -65,6 +68,12 @@ class Pull:
         key, now = (repository, digest), time.monotonic()
         if not self._tells or now < self._told.get(key, 0.0):
             return
+        second, count = self._told_lately
+        if second != int(now):
+            count = 0
+        if count >= _MOST_TOLD_A_SECOND:
+            return
+        self._told_lately = (int(now), count + 1)
         self._told.pop(key, None)
         self._told[key] = now + _TELL_SECONDS
         if len(self._told) > _MOST_TOLD:

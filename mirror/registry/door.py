@@ -37,7 +37,7 @@ class Door:
     def __init__(self, settings: Settings, pull: Pull, metrics: DoorMetrics, disk: Executor) -> None:
         self._router = Router(settings.upstreams, Access(settings.access))
         self._handlers = Handlers(pull, disk)
-        self._repeats = Repeats(pull)
+        self._repeats = Repeats(pull, self._router)
         self._metrics = metrics
         self._log = structlog.get_logger("layover.request")
         self._logs_requests = settings.log.level in {"debug", "info"}

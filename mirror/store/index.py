@@ -226,15 +226,19 @@ class Index(IndexReader):
             for key, value in sorted(rows.items())
             if value is not None
         ]
+        noted = self.get(_COUNT)
         # diskcache's own way to set a row takes five statements each, and an index built anew has a million rows.
         with _as_sqlite(), self._cache.transact():
+            before = len(self._cache)
+            if noted is None and before:
+                raise sqlite3.DatabaseError("the index has lost rows")
             connection = self._cache._con  # noqa: SLF001 - no public way
             connection.executemany(_UPSERT, sealed)
             for key in [key for key, value in rows.items() if value is None]:
                 self._cache.delete(key)
-            # Behind the last write of each transaction: a row that is lost later is missed.
+            # Behind the last write of each transaction, and never counted anew: a row that is lost is missed for good.
             self._cache.set(_COUNT, b"")
-            self._cache.set(_COUNT, str(len(self._cache)).encode())
+            self._cache.set(_COUNT, str(int(noted or 0) + len(self._cache) - before).encode())
 
     def close(self) -> None:
         """Close this thread's connections."""

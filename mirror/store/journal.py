@@ -20,7 +20,7 @@ _COMPACT_ABOVE = 4 * 2**20
 _GROWTH = 2
 _CHECKSUM_BYTES = 9
 _KEY_BYTES = 16
-_PIECE_BYTES = 2**20
+_PIECE_BYTES = 4 * 2**20
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -117,17 +117,23 @@ class Journal:
     def entries_of(self, repository: str) -> Iterator[Entry]:
         """Yield the entries of one repository, found without reading the others."""
         needle = b'"repository":' + msgspec.json.encode(repository)
-        with self._path.open("rb") as file:
-            while lines := file.readlines(_PIECE_BYTES):
-                piece = b"".join(lines)
-                at = piece.find(needle)
+        # In few pieces: behind each read this thread waits for its turn among the others again.
+        piece, held = bytearray(_PIECE_BYTES), 0
+        with self._path.open("rb", buffering=0) as file:
+            while count := file.readinto(memoryview(piece)[held:]):
+                stop = piece.rfind(b"\n", 0, held + count) + 1
+                at = piece.find(needle, 0, stop)
                 while at >= 0:
-                    end = piece.find(b"\n", at) + 1
-                    line = piece[piece.rfind(b"\n", 0, at) + 1 : end or None]
+                    end = piece.index(b"\n", at) + 1
+                    line = bytes(piece[piece.rfind(b"\n", 0, at) + 1 : end])
                     entry = None if _payload(line) is None else self._entry(line)
                     if entry is not None and entry.repository == repository:
                         yield entry
-                    at = piece.find(needle, end) if end else -1
+                    at = piece.find(needle, end, stop)
+                rest = piece[stop : held + count]
+                # No line is as long as a piece, but damage may look like one.
+                held = len(rest) % _PIECE_BYTES
+                piece[:held] = rest[:held]
 
     @property
     def wants_compaction(self) -> bool:

@@ -13,7 +13,7 @@ from mirror.oci.digest import Digest
 VERDICTS = "v:"
 
 
-class TagState(msgspec.Struct, frozen=True, array_like=True):
+class TagState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a tag pointed when its upstream was last asked; `checked_at` in seconds since the epoch."""
 
     digest: Digest
@@ -22,7 +22,7 @@ class TagState(msgspec.Struct, frozen=True, array_like=True):
     checked_at: float
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True):
+class Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Under a repository a digest may be served as a manifest of `media_type`, as a blob, or as both.
 
     `size` in bytes, None while nobody has told it. `is_guarded`: the mirror had credentials whenever the upstream

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -106,6 +109,18 @@ def test_fails_as_told__one_fault_after_the_other(origin: Origin) -> None:
     origin.fail(Faults(stalls=[MIB], stall_seconds=0.2))
     assert _get(url)[1] == right
     assert origin.cost().faults == 2
+
+
+@pytest.mark.parametrize(("faults", "status"), [(Faults(limited=True), 429), (Faults(), 404)])
+def test_answers_a_head_without_a_body__refused(origin: Origin, faults: Faults, status: int) -> None:
+    origin.fail(faults)
+    url = urlsplit(origin.url)
+    with contextlib.closing(http.client.HTTPConnection(url.netloc, timeout=10)) as connection:
+        for _ in range(2):
+            connection.request("HEAD", origin.manifest_path("other"))
+            # A body would be taken for the beginning of the second answer.
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (status, b"")
 
 
 def test_takes_at_least_what_the_line_takes__one_connection() -> None:

@@ -21,7 +21,7 @@ from tests.chaos.hostile_client import PATIENCE, Told, ask
 from tests.chaos.hostile_server import CERTIFICATE, Exchange, Peer, Script, Secrets, Servers, certified
 from tests.chaos.reader import Client, Reader
 from tests.chaos.scene import MIB, eventually
-from tests.replica import Replica
+from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Upstream
 
 _CASES = hostile_cases.cases()
@@ -262,7 +262,7 @@ def _turning(turned: threading.Event, before: Script, after: Script) -> Script:
 def test_blob_without_an_end__takes_the_store_from_nobody(tmp_path: Path) -> None:
     """Nothing tells how large it will be, and its reader leaves before anybody knows that it never ends."""
     endless = pours(head(200), bytes(MIB))
-    settings = {"LAYOVER_STORE__SIZE": "64MiB", "LAYOVER_STORE__MIN_FREE": "0B"}
+    settings = {"LAYOVER_STORE__SIZE": "64MiB", "LAYOVER_STORE__MIN_FREE": "0B", **NO_PREFETCH}
     with Servers() as servers, Upstream() as healthy:
         peer = servers.add(endless, Secrets("none", "no-password", "no-token"))
         upstreams = {"docker.io": healthy.url, "hostile.example": peer.url}

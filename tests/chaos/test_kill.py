@@ -108,7 +108,7 @@ def test_pull__killed_while_blobs_get_their_final_names(upstream: Upstream, tmp_
 
 
 def test_stop__in_the_middle_of_a_fill__it_goes_on_where_it_was(upstream: Upstream, tmp_path: Path) -> None:
-    size = 24 * MIB
+    size = 40 * MIB
     digest = upstream.push_random_blob("library/stopped", size)
     target = f"/v2/library/stopped/blobs/{digest}"
     upstream.dials.blob_rate_total = _RATE
@@ -116,7 +116,7 @@ def test_stop__in_the_middle_of_a_fill__it_goes_on_where_it_was(upstream: Upstre
     replica = Replica(tmp_path / "store", upstreams={"docker.io": upstream.url}, settings=settings)
     try:
         replica.start()
-        reader = Reader(replica.url, target).wait_for(size // 3)
+        reader = Reader(replica.url, target).wait_for(size // 5)
         began = time.monotonic()
         assert replica.stop() == 0
         assert time.monotonic() - began < 5
@@ -126,7 +126,7 @@ def test_stop__in_the_middle_of_a_fill__it_goes_on_where_it_was(upstream: Upstre
         after = get(replica.url, target)
         assert after.is_complete, after
         assert after.digest == digest
-        assert fetched >= size // 3
+        assert fetched >= size // 5
         assert sum(_fetched_again(upstream, digest)) <= _MOST_AGAIN
         assert replica.stop() == 0
         assert list((replica.store / "partial").iterdir()) == []

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -51,14 +52,26 @@ class _Counted(Pull):
         return ManifestFound(Digest.of(self.from_hub), _TYPE, self.from_hub, CacheStatus(Outcome.REVALIDATED, 1, 0))
 
 
+class _Hub:
+    """Counts what it is told that clients were given."""
+
+    def __init__(self) -> None:
+        self.told: list[Digest] = []
+
+    async def pulled(self, repository: Repository, digest: Digest) -> None:
+        assert repository == _REPOSITORY
+        self.told.append(digest)
+
+
 class _Bench:
     """A door over a shelf, with one tag that is held, and a client's connection."""
 
     def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
         settings = Settings()
+        self.hub = _Hub()
         self.port = free_port()
         self.shelf = Shelf(folder, remembers_tags=True)
-        self.pull = _Counted(self.shelf, None, Freshness(settings.freshness), settings)  # type: ignore[arg-type]
+        self.pull = _Counted(self.shelf, self.hub, Freshness(settings.freshness), settings)  # type: ignore[arg-type]
         self.registry = new_registry()
         self.door = Door(settings, self.pull, DoorMetrics(self.registry), pool)
         self.hold(_OLD)
@@ -139,6 +152,76 @@ async def test_knows_a_request__of_another_connection(bench: _Bench, client: _Cl
     assert (await other.ask(request()))[1] == _OLD
     assert bench.pull.whole_way == 1
     other.writer.close()
+
+
+@pytest.mark.parametrize("query", ["", "?ns=docker.io"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_knows_a_request__for_another_manifest_with_the_same_fields(
+    bench: _Bench, client: _Client, method: str, query: str
+) -> None:
+    digest = bench.hold(_NEW)
+    await client.ask(request(digest))
+    second, body = await client.ask(request(method=method, query=query))
+    assert bench.pull.whole_way == 1
+    assert body == (_NEW if method == "GET" else b"")
+    assert digest.encode() in second
+    assert (b"OCI-Namespace: docker.io" in second) == bool(query)
+    again, _ = await client.ask(request(method=method, query=query, headers="Note: other fields\r\n"))
+    assert bench.pull.whole_way == 2
+    assert _UNLIKE.sub(b"", again) == _UNLIKE.sub(b"", second)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /v2/library%2Fapp/manifests/1 HTTP/1.1",
+        b"GET http://docker.io/v2/library/app/manifests/1 HTTP/1.1",
+        b"GET //v2/library/app/manifests/1 HTTP/1.1",
+        b"GET /v2/library/app/manifests/1?n=1 HTTP/1.1",
+        b"GET /v2/library/app/manifests/1?ns=docker.io&ns=ghcr.io HTTP/1.1",
+        b"GET /v2/library/app/manifests/1 HTTP/1.0",
+        b"GET /v2/library/app/manifests/1  HTTP/1.1",
+        b"PUT /v2/library/app/manifests/1 HTTP/1.1",
+        b"GET /v2/library/app/manifests/1 HTTP/1.1\r\nRange: bytes=0-3",
+        b"GET /v2/library/app/manifests/1 HTTP/1.1\nRange: bytes=0-3",
+        b"GET /v2/library/app/manifests/-1 HTTP/1.1",
+        b"GET /v2/Library/App/manifests/1 HTTP/1.1",
+        b"GET /v2/library/app/blobs/1 HTTP/1.1",
+        b"GET /v2/ HTTP/1.1",
+    ],
+)
+async def test_takes_no_line_apart__that_is_not_plain(bench: _Bench, client: _Client, line: bytes) -> None:
+    await client.ask(request())
+    fields = request().partition(b"\r\n")[2]
+    assert bench.door._repeats.answer(request()) is not None
+    assert bench.door._repeats.answer(line + b"\r\n" + fields) is None
+
+
+async def test_tells_the_hub__what_a_client_was_given(bench: _Bench, client: _Client) -> None:
+    first, second = bench.hold(_NEW), bench.hold(_OLD)
+    await client.ask(request(first, "HEAD"))
+    await client.ask(request(second, "HEAD"))
+    assert bench.hub.told == []
+    for _ in range(3):
+        await client.ask(request(second))
+    await asyncio.sleep(0)
+    assert bench.hub.told == [second]
+    assert bench.pull.whole_way == 1
+
+
+async def test_tells_the_hub_no_more_than_it_heeds(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    # The event loop goes by the real clock.
+    monkeypatch.setattr("mirror.pull.pull.time", SimpleNamespace(monotonic=lambda: now))
+    digests = [Digest.of(str(number).encode()) for number in range(150)]
+    for digest in digests:
+        bench.pull.pulled(_REPOSITORY, digest)
+    now += 1
+    for digest in digests:
+        bench.pull.pulled(_REPOSITORY, digest)
+    while bench.pull._telling:
+        await asyncio.gather(*bench.pull._telling)
+    assert bench.hub.told == digests
 
 
 async def test_answers_what_is_held_now(bench: _Bench, client: _Client) -> None:

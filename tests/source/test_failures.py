@@ -242,6 +242,22 @@ class TestRetries:
             await source.manifests.head(source.upstream, APP, TAG, is_quick=True)
         assert upstream.counters.requests(kind="manifest") == requests
 
+    async def test_are_made_at_once__while_somebody_waits_who_can_be_answered_otherwise(
+        self, upstream: Upstream, source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sleep, paused = asyncio.sleep, []
+
+        async def pause(seconds: float) -> None:
+            paused.append(seconds)
+            await sleep(0)
+
+        upstream.dials.failures.append(bed.Failure(503, kind="manifest"))
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        with pytest.raises(RegistryError):
+            await source.manifests.head(source.upstream, APP, TAG, is_quick=True)
+        assert upstream.counters.requests(kind="manifest") == 2
+        assert not any(paused)
+
     async def test_are_few__where_nobody_listens(self, upstream: Upstream, source: Source) -> None:
         upstream.pause()
         with pytest.raises(RegistryError):

@@ -73,6 +73,20 @@ class TestReplay:
 
 
 class TestDamage:
+    @pytest.mark.parametrize("piece", [400, 401, 450, 500, 1000, 10_000])
+    def test_yields__one_repository_alone(self, path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+        monkeypatch.setattr("mirror.store.journal._PIECE_BYTES", piece)
+        state = tag("b").state
+        others: list[Entry] = [TagSet(f"{REPOSITORY}{number}", REPOSITORY, state) for number in range(5)]
+        written(path, others[:2], ALL, others[2:], ALL)
+        content = path.read_bytes()
+        # What is damaged may be longer than any line, and end in one that is torn.
+        path.write_bytes(content + b"x" * 3 * piece + b"\n" + content.partition(b"\n")[2] + b'00000000 {"repository":')
+        journal = Journal(path)
+        assert list(journal.entries_of(REPOSITORY)) == ALL * 4
+        assert list(journal.entries_of(others[3].repository)) == [others[3]] * 2
+        journal.close()
+
     def test_loses_only_the_torn_line__and_goes_on_behind_it(self, path: Path) -> None:
         written(path, ALL)
         whole = path.read_bytes()

@@ -28,7 +28,7 @@ async def retrying(
     """
     retries = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(_is_worth_it_quickly if is_quick else _is_worth_it),
-        wait=tenacity.wait_random(0.05, 0.15) if is_quick else _wait,
+        wait=tenacity.wait_none() if is_quick else _wait,
         stop=tenacity.stop_after_attempt(_QUICK_ATTEMPTS if is_quick else _ATTEMPTS)
         | tenacity.stop_before_delay(seconds),
         before_sleep=lambda state: _report(state, count),

@@ -94,8 +94,7 @@ class Registry:
         writer = connection.writer
         kind, _, reference = request.path.removeprefix(f"/v2/{REPOSITORY}/").rpartition("/")
         if self._faults.limited:
-            error = {"code": "TOOMANYREQUESTS", "message": "too many requests"}
-            writer.write(whole(429, {"errors": [error]}))
+            writer.write(_refusal(request, 429, "TOOMANYREQUESTS", "too many requests"))
         elif request.path == "/v2/":
             writer.write(whole(200, {}, {"Docker-Distribution-Api-Version": "registry/2.0"}))
         elif kind == "manifests" and (manifest := self._manifests.get(reference)):
@@ -109,7 +108,7 @@ class Registry:
         elif request.path == f"/v2/{REPOSITORY}/tags/list":
             writer.write(whole(200, {"name": REPOSITORY, "tags": sorted(self._tags)}))
         else:
-            writer.write(_missing(request))
+            writer.write(_refusal(request, 404, "NOT_FOUND", f"{request.path} is not here"))
         return True
 
     async def _at_store(self, connection: _Connection, request: Request) -> bool:
@@ -177,9 +176,9 @@ def _headers(content: Content) -> dict[str, object]:
     return {"Content-Type": content.media_type, "Docker-Content-Digest": content.digest, "ETag": f'"{content.digest}"'}
 
 
-def _missing(request: Request) -> bytes:
-    error = {"code": "NOT_FOUND", "message": f"{request.path} is not here"}
-    answer = whole(404, {"errors": [error]})
+def _refusal(request: Request, status: int, code: str, message: str) -> bytes:
+    answer = whole(status, {"errors": [{"code": code, "message": message}]})
+    # A body behind the answer to a HEAD would be a broken connection to whoever asked.
     return answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.method == "HEAD" else answer
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tests.benchmarks import servers
 from tests.benchmarks.content import MIB
-from tests.benchmarks.load import requests_per_second
+from tests.benchmarks.load import random_requests_per_second, requests_per_second
 from tests.benchmarks.origin import Origin
 from tests.benchmarks.processes import MemoryWatch, cpu_seconds
 from tests.benchmarks.results import OURS, Result, Target
@@ -31,6 +31,9 @@ _SETTINGS = {"LAYOVER_SERVER__WORKERS": "2", "LAYOVER_FRESHNESS__TAG_TTL": "30d"
 _AS_BEFORE = 1.25
 _REBUILD_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
+# The check of the index and the count of the content are over once so little is done.
+_QUIET = 0.1
+_QUIET_SECONDS = 60
 # Of the images asked for, so that few are of one repository.
 _APART = 7
 
@@ -38,7 +41,8 @@ _APART = 7
 class Costs(NamedTuple):
     """What a replica with so many objects costs.
 
-    Seconds until ready, and of CPU time until then; CPU µs of a manifest; bytes of its processes.
+    Seconds until ready, and of CPU time until then and until all is checked and counted; CPU µs of one manifest on and
+    on, and of one of all at random, by tag and by digest; bytes of its processes.
     """
 
     ready: float
@@ -46,6 +50,8 @@ class Costs(NamedTuple):
     by_tag: float
     by_digest: float
     memory: int
+    checked_cpu: float
+    at_random: tuple[float, float]
 
 
 def objects(scale: Scale, folder: Path) -> list[Result]:
@@ -53,23 +59,27 @@ def objects(scale: Scale, folder: Path) -> list[Result]:
     count = scale.objects
     ready = Result(f"{count:,} objects, ready", "s", Target("below", 3.0))
     ready_cpu = Result(f"{count:,} objects, ready", "CPU s")
+    checked_cpu = Result(f"{count:,} objects, ready, checked and counted", "CPU s")
     memory = Result(f"{count:,} objects, 2 doors, all processes", "MiB PSS", Target("below", 250.0))
     few = f"{FEW} objects"
     kinds = ("tag", "digest")
     costs = [Result(f"{count:,} objects, manifest by {kind}", "CPU µs each", Target("at most", _AS_BEFORE, few))
              for kind in kinds]  # fmt: skip
+    at_random = [Result(f"{count:,} objects, a manifest at random by {kind}", "CPU µs each") for kind in kinds]
     with Origin({}) as origin:
         places = {number: stocked(folder / str(number), number) for number in (FEW, count)}
         for _ in range(scale.rounds):
             for number, place in places.items():
                 measured = measure(origin.url, place, number, scale)
-                for result, value in zip(costs, (measured.by_tag, measured.by_digest), strict=True):
+                values = (measured.by_tag, measured.by_digest, *measured.at_random)
+                for result, value in zip([*costs, *at_random], values, strict=True):
                     result.add(OURS if number == count else few, value)
                 if number == count:
                     ready.add(OURS, measured.ready)
                     ready_cpu.add(OURS, measured.ready_cpu)
+                    checked_cpu.add(OURS, measured.checked_cpu)
                     memory.add(OURS, measured.memory / MIB)
-        return [ready, ready_cpu, *costs, memory, *_rebuilt(origin.url, places[count], count)]
+        return [ready, ready_cpu, checked_cpu, *costs, *at_random, memory, *_rebuilt(origin.url, places[count], count)]
 
 
 def stocked(place: Path, count: int) -> Path:
@@ -83,13 +93,27 @@ def stocked(place: Path, count: int) -> Path:
 def measure(upstream: str, place: Path, count: int, scale: Scale) -> Costs:
     """Start a replica over the store in `place` and load it with requests for a manifest."""
     by_tag, by_digest = _some_image(count)
+    every = list(zip(*(image.paths for image in images(count)), strict=True))
     began = time.monotonic()
     with servers.layover(upstream, place, _SETTINGS) as server:
         ready, ready_cpu = time.monotonic() - began, cpu_seconds(server.pid)
         with MemoryWatch(server.pid) as watch:
+            checked_cpu = _cpu_until_quiet(server)
             _, tag = requests_per_second(server, by_tag, scale.load_seconds)
             _, digest = requests_per_second(server, by_digest, scale.load_seconds)
-    return Costs(ready, ready_cpu, tag, digest, watch.peak)
+            costs = [random_requests_per_second(server, paths, scale.load_seconds)[1] for paths in every]
+    return Costs(ready, ready_cpu, tag, digest, watch.peak, checked_cpu, (costs[0], costs[1]))
+
+
+def _cpu_until_quiet(server: Server) -> float:
+    """Wait until what a start leaves to do is done, and return the CPU seconds that it took in all."""
+    used = cpu_seconds(server.pid)
+    for _ in range(_QUIET_SECONDS):
+        time.sleep(1)
+        before, used = used, cpu_seconds(server.pid)
+        if used - before < _QUIET:
+            return used
+    raise RuntimeError("the replica does not come to rest")
 
 
 def _rebuilt(upstream: str, place: Path, count: int) -> list[Result]:
