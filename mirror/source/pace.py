@@ -59,11 +59,6 @@ class Pace:
         self._answer_seconds = math.inf
 
     @property
-    def allowed(self) -> int:
-        """How many connections may be used, over all fills."""
-        return self._allowed
-
-    @property
     def share(self) -> int:
         """How many of them a fill may use that has more to fetch than one brings."""
         return max(1, math.ceil(self._allowed / max(1, self._fills)))

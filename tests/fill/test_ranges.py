@@ -50,9 +50,12 @@ def _retries(scene: Scene, reason: str) -> float:
 @pytest.mark.parametrize("described", [True, False], ids=["described", "of unknown size"])
 def test_pull__large__comes_in_closed_ranges_from_one_signed_url(line: Scene, described: bool) -> None:
     digest = _layer(line) if described else line.push(_SIZE)
-    began = time.monotonic()
-    assert line.get(digest).digest == digest
-    assert time.monotonic() - began < _SIZE / _RATE
+    line.upstream.dials.blob_rate = MIB
+    reader = line.read(digest)
+    eventually(lambda: line.upstream.counters.requests("GET", "cdn") > 3, "there are several at a time")
+    assert line.upstream.counters.sent(digest) < _SIZE // 2
+    line.upstream.dials.blob_rate = None
+    assert reader.wait().digest == digest
     line.assert_fetched_once(digest, _SIZE)
     assert all(each and not each.endswith("-") for each in _ranges(line))
     assert line.upstream.counters.requests("GET", "blob") == 1
@@ -108,9 +111,9 @@ def test_pull__ranges_are_of_no_use__it_comes_in_one_stream(
         scene.assert_fetched_once(digest, _SIZE)
 
 
-@pytest.mark.parametrize("ranges", ["ignored", "wrong", "refused"])
+@pytest.mark.parametrize("ranges", ["ignored", "refused"])
 def test_pull__ranges_cease_to_be_given__nobody_gets_a_wrong_byte(
-    line: Scene, ranges: Literal["ignored", "wrong", "refused"]
+    line: Scene, ranges: Literal["ignored", "refused"]
 ) -> None:
     digest = _layer(line)
     mismatches = line.replica.metric("layover_digest_mismatches_total")
@@ -194,7 +197,7 @@ def test_pull__resumed_after_a_kill__the_holes_alone_are_fetched(upstream: Upstr
         replica.kill()
 
 
-@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("most", [1, 4])
 def test_pull__few_connections_are_allowed__everybody_has_a_turn(upstream: Upstream, tmp_path: Path, most: int) -> None:
     upstream.dials.redirect, upstream.dials.blob_rate = True, 20 * MIB
     digests = [upstream.push_random_blob("library/few", 12 * MIB, seed) for seed in range(4)]
