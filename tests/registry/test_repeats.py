@@ -58,7 +58,7 @@ class _Bench:
         settings = Settings()
         self.port = free_port()
         self.shelf = Shelf(folder, remembers_tags=True)
-        self.pull = _Counted(self.shelf, None, Freshness(settings.freshness), settings.upstreams)  # type: ignore[arg-type]
+        self.pull = _Counted(self.shelf, None, Freshness(settings.freshness), settings)  # type: ignore[arg-type]
         self.registry = new_registry()
         self.door = Door(settings, self.pull, DoorMetrics(self.registry), pool)
         self.hold(_OLD)

@@ -19,7 +19,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.pull import Pull
 from mirror.registry import Door
-from mirror.registry.transmit import SLICE
+from mirror.registry.sender import SLICE
 from mirror.store import Link, Shelf
 from mirror.store.freshness import Freshness
 from mirror.store.records import link_key
@@ -47,7 +47,7 @@ def shelf(tmp_path: Path) -> Shelf:
 async def port(shelf: Shelf) -> AsyncIterator[int]:
     """Return the port of a door that holds the blob."""
     settings = Settings()
-    pull = Pull(shelf, None, Freshness(settings.freshness), settings.upstreams)  # type: ignore[arg-type]
+    pull = Pull(shelf, None, Freshness(settings.freshness), settings)  # type: ignore[arg-type]
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
         door = Door(settings, pull, DoorMetrics(new_registry()), pool)
