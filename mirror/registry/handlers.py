@@ -48,6 +48,10 @@ class Handlers:
         self._disk = disk
         self._sender = Sender(disk)
 
+    def close(self) -> None:
+        """Free what was opened to send; nothing is answered any more."""
+        self._sender.close()
+
     async def answer(self, request: web.BaseRequest, target: Target) -> Answer:
         """Return the answer to a GET or HEAD.
 

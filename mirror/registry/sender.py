@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from mirror.pull import FilePiece
@@ -12,6 +14,7 @@ from mirror.pull import FilePiece
 SLICE = 2 * 2**20
 _READ = 256 * 2**10
 _STALLED_SECONDS = 300.0
+_ROOM = select.EPOLLOUT | select.EPOLLONESHOT
 
 
 class Sending:
@@ -21,7 +24,6 @@ class Sending:
         """Prepare to send; both descriptors have to stay open until `done`, whatever its outcome."""
         self.socket = socket
         self.descriptor, self.offset, self.stop = piece
-        self.watch: asyncio.TimerHandle | None = None
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
 
@@ -42,6 +44,7 @@ class Sender:
         self._disk = disk
         self._queue: deque[Sending] = deque()
         self._is_taken = False
+        self._full: FullSockets | None = None
 
     async def send(self, sending: Sending) -> None:
         """Send a piece.
@@ -56,9 +59,14 @@ class Sender:
         try:
             await sending.done
         finally:
-            sending.loop.remove_writer(sending.socket)
-            if sending.watch is not None:
-                sending.watch.cancel()
+            if self._full is not None:
+                self._full.forget(sending)
+
+    def close(self) -> None:
+        """Free what was opened to send; nothing may be sent any more."""
+        if self._full is not None:
+            self._full.close()
+            self._full = None
 
     def _put(self, sending: Sending) -> None:
         """Have a slice sent at once, or when those before it have had theirs."""
@@ -107,16 +115,66 @@ class Sender:
             sending.fail(error)
 
     def _await_room(self, sending: Sending) -> None:
-        sending.loop.add_writer(sending.socket, self._has_room, sending)
-        sending.watch = sending.loop.call_later(
-            _STALLED_SECONDS, sending.fail, ConnectionError("the client takes nothing")
-        )
+        if self._full is None:
+            self._full = FullSockets(sending.loop, self._put)
+        self._full.add(sending)
 
-    def _has_room(self, sending: Sending) -> None:
-        sending.loop.remove_writer(sending.socket)
-        if sending.watch is not None:
-            sending.watch.cancel()
-        self._put(sending)
+
+class FullSockets:
+    """Those who wait for room in their sockets.
+
+    The event loop's own way, a writer that is added and removed, costs four times as much for each wait.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_room: Callable[[Sending], None]) -> None:
+        """Have `on_room` told of each that has room."""
+        self._loop = loop
+        self._on_room = on_room
+        self._epoll = select.epoll()
+        self._known: set[int] = set()
+        self._waiting: dict[int, tuple[float, Sending]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        loop.add_reader(self._epoll.fileno(), self._tell)
+
+    def add(self, sending: Sending) -> None:
+        """Wait for room for one, but not for ever."""
+        if sending.socket in self._known:
+            self._epoll.modify(sending.socket, _ROOM)
+        else:
+            self._epoll.register(sending.socket, _ROOM)
+            self._known.add(sending.socket)
+        self._waiting[sending.socket] = (self._loop.time(), sending)
+        if self._watch is None:
+            self._watch = self._loop.call_later(_STALLED_SECONDS, self._give_up)
+
+    def forget(self, sending: Sending) -> None:
+        """Wait no more for one whose socket is about to be closed."""
+        if sending.socket in self._known:
+            self._known.remove(sending.socket)
+            self._waiting.pop(sending.socket, None)
+            self._epoll.unregister(sending.socket)
+
+    def close(self) -> None:
+        """Wait for none any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _tell(self) -> None:
+        for socket, _ in self._epoll.poll(0):
+            _, sending = self._waiting.pop(socket)
+            self._on_room(sending)
+
+    def _give_up(self) -> None:
+        """Fail those that have waited for too long; the first in the row waits longest."""
+        self._watch = None
+        for since, sending in list(self._waiting.values()):
+            left = since + _STALLED_SECONDS - self._loop.time()
+            if left > 0:
+                self._watch = self._loop.call_later(left, self._give_up)
+                break
+            sending.fail(ConnectionError("the client takes nothing"))
 
 
 def _is_cached(descriptor: int, offset: int) -> bool:
