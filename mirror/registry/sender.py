@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 
 from mirror.pull import FilePiece
 
-SLICE = 2 * 2**20
+SLICE = 2**20
 _READ = 256 * 2**10
 _STALLED_SECONDS = 300.0
 _ROOM = select.EPOLLOUT | select.EPOLLONESHOT
