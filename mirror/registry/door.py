@@ -68,6 +68,7 @@ class Door:
             async with asyncio.timeout(None if math.isinf(grace) else grace):
                 await self._protocol.is_empty.wait()
         await self._protocol.shutdown(_CUT_SECONDS)
+        self._handlers.close()
 
     async def _stop_listening(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from mirror.pull import BlobBody, Pull
 from mirror.registry import responses
 from mirror.registry.ranges import RangeInvalid, Span, is_multiple, parse_range
 from mirror.registry.routing import Kind, Target
+from mirror.registry.sender import Sender
 from mirror.registry.transmit import Transmission
 
 _MOST_LISTED = 1000
@@ -45,7 +46,11 @@ class Handlers:
     def __init__(self, pull: Pull, disk: Executor) -> None:
         self._pull = pull
         self._disk = disk
-        self._turn = asyncio.Lock()
+        self._sender = Sender(disk)
+
+    def close(self) -> None:
+        """Free what was opened to send; nothing is answered any more."""
+        self._sender.close()
 
     async def answer(self, request: web.BaseRequest, target: Target) -> Answer:
         """Return the answer to a GET or HEAD.
@@ -139,7 +144,7 @@ class Handlers:
             response.force_close()
         else:
             response.content_length = body.size
-        async with Transmission(request, response, self._disk, self._turn) as transmission:
+        async with Transmission(request, response, self._disk, self._sender) as transmission:
             await transmission.send(body.pieces(0, body.size))
         return _sent(response, outcome, transmission)
 
@@ -155,7 +160,7 @@ class Handlers:
         await body.confirm(spans[0].start)
         response = web.StreamResponse(status=206, headers=headers)
         response.content_length = length
-        async with Transmission(request, response, self._disk, self._turn) as transmission:
+        async with Transmission(request, response, self._disk, self._sender) as transmission:
             for place, span in enumerate(spans):
                 if parts is not None:
                     await transmission.write(parts.heads[place])

@@ -1,4 +1,4 @@
-"""Sending a body: files by sendfile past the transport, a slice a turn, so that downloads starve nobody."""
+"""Sending a body: files past the transport, and bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from aiohttp import web
 
 from mirror.oci.errors import RegistryError
 from mirror.pull import FilePiece
+from mirror.registry.sender import Sender, Sending
 
-SLICE = 2**20
 _READ = 256 * 2**10
 _STALLED_SECONDS = 300.0
 
@@ -22,14 +22,12 @@ _STALLED_SECONDS = 300.0
 class Transmission:
     """One answer whose body is sent piece by piece. A client that is gone, or takes nothing, ends it."""
 
-    def __init__(
-        self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor, turn: asyncio.Lock
-    ) -> None:
-        """Prepare to send; `turn` is shared by all that send, so that each turn of the event loop has one slice."""
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, disk: Executor, sender: Sender) -> None:
+        """Prepare to send; `sender` is shared by all that send files."""
         self._request = request
         self._response = response
         self._disk = disk
-        self._turn = turn
+        self._sender = sender
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._socket = -1
@@ -92,30 +90,14 @@ class Transmission:
             offset += len(data)
 
     async def _send_file(self, piece: FilePiece) -> None:
-        offset = piece.start
-        if offset < piece.stop:
-            await self._flush()
-        while offset < piece.stop:
-            length = min(SLICE, piece.stop - offset)
-            if not _is_cached(piece.descriptor, offset + length - 1):
-                await self._loop.run_in_executor(self._disk, _read_ahead, piece.descriptor, offset, length)
-            count = await self._send_slice(piece.descriptor, offset, length)
-            offset += count
-            self.sent += count
-            if count < length:
-                await self._writable()
-
-    async def _send_slice(self, descriptor: int, offset: int, length: int) -> int:
-        """Send what the kernel takes now of a slice, and return how much that was."""
-        async with self._turn:
-            try:
-                count = os.sendfile(self._socket, descriptor, offset, length)
-            except BlockingIOError:
-                return 0
-            if count == 0:
-                raise ConnectionError("the file is shorter than it was")
-            await asyncio.sleep(0)
-            return count
+        if piece.start >= piece.stop:
+            return
+        await self._flush()
+        sending = Sending(self._socket, piece)
+        try:
+            await self._sender.send(sending)
+        finally:
+            self.sent += sending.offset - piece.start
 
     async def _flush(self) -> None:
         """Wait until the transport holds nothing back, then take its socket: bytes must not overtake one another."""
@@ -127,36 +109,3 @@ class Transmission:
                 await self._response._payload_writer.drain()  # type: ignore[union-attr]  # noqa: SLF001
         if self._socket < 0:
             self._socket = os.dup(transport.get_extra_info("socket").fileno())
-
-    async def _writable(self) -> None:
-        woken = self._loop.create_future()
-        self._loop.add_writer(self._socket, _wake, woken)
-        try:
-            async with asyncio.timeout(_STALLED_SECONDS):
-                await woken
-        except TimeoutError:
-            raise ConnectionError("the client takes nothing") from None
-        finally:
-            self._loop.remove_writer(self._socket)
-
-
-def _is_cached(descriptor: int, offset: int) -> bool:
-    """Say whether a byte of a file is in memory: sendfile of one that is not would hold every client up."""
-    try:
-        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # this file system cannot tell
-    return True
-
-
-def _read_ahead(descriptor: int, offset: int, length: int) -> None:
-    """Bring a slice of a file into memory. Blocks."""
-    for start in range(offset, offset + length, _READ):
-        os.pread(descriptor, min(_READ, offset + length - start), start)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -18,8 +18,8 @@ from mirror.observe.metrics import DoorMetrics, new_registry
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
 from mirror.pull import Pull
-from mirror.registry import Door
-from mirror.registry.transmit import SLICE
+from mirror.registry import Door, sender
+from mirror.registry.sender import SLICE
 from mirror.store import Link, Shelf
 from mirror.store.freshness import Freshness
 from mirror.store.records import link_key
@@ -95,3 +95,30 @@ async def test_sends_to_others__while_one_takes_nothing(port: int) -> None:
         idle.sendall(f"GET /v2/library/app/blobs/{_DIGEST} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
         async with asyncio.timeout(_SECONDS):
             assert await _read(port) == _BLOB
+
+
+async def test_cuts__who_takes_nothing(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "_STALLED_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+    writer.write(f"GET /v2/library/app/blobs/{_DIGEST} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+    async with asyncio.timeout(_SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        assert await _read(port) == _BLOB
+        # It takes nothing for as long as it takes to be cut, which it sees once it does.
+        await asyncio.sleep(1)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(len(_BLOB))
+    writer.close()
+
+
+async def test_sends_all__to_one_that_pauses(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+    writer.write(f"GET /v2/library/app/blobs/{_DIGEST} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+    async with asyncio.timeout(_SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b""
+        while len(body) < len(_BLOB):
+            body += await reader.readexactly(2**20)
+            await asyncio.sleep(0.02)
+    assert body == _BLOB
+    writer.close()
