@@ -36,9 +36,6 @@ class _Held(Pull):
         self.asked = asyncio.Event()
         self.released = asyncio.Event()
 
-    def pulled(self, repository: Repository, digest: Digest) -> None:
-        pass
-
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         self.asked.set()
         await self.released.wait()
