@@ -22,7 +22,7 @@ _HIT = CacheStatus(Outcome.HIT)
 _MOST_TRIES = 3
 # How often the hub hears of a manifest that is pulled on and on.
 _TELL_SECONDS = 60.0
-_MOST_TOLD = 10_000
+_MOST_TOLD = 6_000
 # Of manifests in a second: who reads so many different ones leaves no line to bring anything in ahead.
 _MOST_TOLD_A_SECOND = 100
 

@@ -20,7 +20,7 @@ from mirror.store.recent import Recent
 
 _LONGEST = 4096
 _FIELDS_BYTES = 2**20
-_TARGETS_BYTES = 16 * 2**20
+_TARGETS_BYTES = 8 * 2**20
 # What it costs to keep a target beside its bytes.
 _TARGET_BYTES = 2048
 _END_OF_LINE = b"\r\n"

@@ -38,7 +38,7 @@ POSITION = "journal"
 _ABSENT: Any = object()
 _Kind = TypeVar("_Kind", TagState, Link, Verdict)
 _RECENT_RECORDS = 20_000
-_HOT_BYTES = 32 * 2**20
+_HOT_BYTES = 24 * 2**20
 _MOST_UNWRITTEN = 20_000
 # What it costs to keep a manifest beside its bytes; most have few.
 _ENTRY_BYTES = 500
