@@ -106,12 +106,13 @@ class Partial:
         Raises:
             OSError: the disk is full or broken.
         """
+        # First of all: nobody who finds the new file is ever told the map of the old one.
+        self.segments = Segments()
+        self.resumed = 0
         self._map_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         self.close()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        self.segments = Segments()
-        self.resumed = 0
 
     def publish(self, content: Content) -> None:
         """Give the complete, verified file its final name. Blocks.
