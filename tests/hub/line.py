@@ -41,13 +41,23 @@ class Line:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client counts itself connected at once: what it sends first goes out when it really would have been.
-        await asyncio.sleep(self._round_trip)
-        far_reader, far_writer = await asyncio.open_connection(self._server.hostname, self._server.port)
+        opening = asyncio.current_task()
+        assert opening is not None
+        self._note(opening)
+        try:
+            # A client counts itself connected at once: what it sends first goes out when it really would have been.
+            await asyncio.sleep(self._round_trip)
+            far_reader, far_writer = await asyncio.open_connection(self._server.hostname, self._server.port)
+        except BaseException:
+            writer.close()
+            raise
         for source, target in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.get_running_loop().create_task(self._carry(source, target))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._note(asyncio.get_running_loop().create_task(self._carry(source, target)))
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        """Have a task ended with the line."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
