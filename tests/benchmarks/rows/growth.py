@@ -82,7 +82,8 @@ def objects(scale: Scale, folder: Path) -> list[Result]:
             place = stocked(folder / str(count), count)
             for _ in range(scale.rounds):
                 costs = measure(origin.url, place, count, scale)
-                for result, value in zip(made, (*costs[:-1], costs.memory / MIB), strict=True):
+                values = (*costs[:4], costs.memory / MIB)
+                for result, value in zip(made, values, strict=True):
                     result.add(OURS, value)
             results += made
     return results
