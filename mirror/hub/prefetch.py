@@ -137,6 +137,7 @@ class Prefetch:
 
     async def _bring(self, wanted: _Wanted) -> None:
         upstream, repository, digest, size, _ = wanted
+        await self._store.room.ready(size or 0, SPARE_ROOM)
         if size is None:
             await self._bring_manifest(wanted)
         elif self._store.content.size(digest) is None and self._may(upstream, size):

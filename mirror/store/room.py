@@ -49,9 +49,9 @@ class Room:
         promised = self._promised + amount + int(spare * mark)
         return used + promised <= mark and promised <= free
 
-    async def ready(self, amount: int) -> None:
-        """Wait until the store's content is counted, if there is room for `amount` bytes only then."""
-        if not self._is_counted.is_set() and not self.fits(amount):
+    async def ready(self, amount: int, spare: float = 0.0) -> None:
+        """Wait until the store's content is counted, if `amount` bytes may fit only then; `spare` as for `fits`."""
+        if not self._is_counted.is_set() and not self.fits(amount, spare):
             await self._is_counted.wait()
 
     def count(self, found: int) -> None:
