@@ -8,13 +8,16 @@ import math
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
+from socket import gethostname
 
 import structlog
 
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
@@ -63,6 +66,19 @@ class Pools:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def coordinator_of(settings: Settings, identity: Identity, metrics: HubMetrics) -> Alone | RedisCoordinator:
+    """Return the way to the fleet that is configured.
+
+    Raises:
+        ConfigError: a file that the settings of the fleet name cannot be used.
+    """
+    fleet = settings.fleet
+    if not fleet.is_shared:
+        return Alone("", fleet.region)
+    label = fleet.replica or gethostname()
+    return RedisCoordinator(fleet, settings.server.listen, label, version("layover"), identity, metrics)
+
+
 class HubApp:
     """The deciding half of a replica, with the admin port."""
 
@@ -84,6 +100,10 @@ class HubApp:
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
+        self._blobs = blobs
+        self._identity = Identity(settings.store.path)
+        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        self._describing: asyncio.Task[None] | None = None
         self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
@@ -95,8 +115,14 @@ class HubApp:
             OSError: the admin address cannot be had.
         """
         await self.admin.start(self._settings.server.admin_listen)
-        await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        await loop.run_in_executor(self._pools.disk, self._identity.load)
+        if isinstance(self.coordinator, Alone):
+            self.coordinator.identity = self._identity.uuid
+        await self.coordinator.start()
+        self._describing = asyncio.create_task(self._describe_for_ever())
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -139,9 +165,19 @@ class HubApp:
             await asyncio.sleep(_REPORT_SECONDS)
             await loop.run_in_executor(self._pools.disk, self.admin.on_shown)
 
+    async def _describe_for_ever(self) -> None:
+        """Let the fleet know how this replica does."""
+        while True:
+            room = self.store.room
+            self.coordinator.describe(max(0, room.capacity - room.used), self._blobs.load)
+            await asyncio.sleep(_REPORT_SECONDS)
+
     async def stop(self) -> None:
-        """End fills so that they can be resumed, and give the store up."""
+        """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
+        if self._describing is not None:
+            self._describing.cancel()
         await self.hub.close()
+        await self.coordinator.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()
