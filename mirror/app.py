@@ -15,7 +15,9 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
-from mirror.fleet import Alone
+from mirror.config.units import Secret
+from mirror.fleet import Alone, Coordinator
+from mirror.fleet.secret import FleetSecret
 from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
@@ -29,6 +31,7 @@ from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull, Sharing
 from mirror.registry import Door
+from mirror.source.sibling import Siblings
 from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
@@ -45,6 +48,7 @@ from mirror.store.freshness import Freshness
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
+_SECRET_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
@@ -86,15 +90,21 @@ class HubApp:
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        coordinator = Alone("", "")
-        supplier = Supplier(self.store, blobs, coordinator)
+        self._coordinator: Coordinator = Alone("", settings.fleet.region)
+        self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
+        self._siblings = Siblings(self._coordinator, self._secret, metrics)
+        supplier = Supplier(self.store, blobs, self._coordinator)
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
+        self._refreshing: asyncio.Task[None] | None = None
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
     def membership(self) -> Membership | None:
         """Return what the replica is in its fleet; None without one."""
-        return None
+        own = self._coordinator
+        if not self._settings.fleet.is_shared or not own.identity:
+            return None
+        return Membership(own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic())
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -106,6 +116,10 @@ class HubApp:
         await self.admin.start(self._settings.server.admin_listen)
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        if self._settings.fleet.is_shared:
+            await asyncio.get_running_loop().run_in_executor(self._pools.disk, self._secret.refresh)
+            self._siblings.start()
+            self._refreshing = asyncio.create_task(self._refresh_secret())
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -148,9 +162,18 @@ class HubApp:
             await asyncio.sleep(_REPORT_SECONDS)
             await loop.run_in_executor(self._pools.disk, self.admin.on_shown)
 
+    async def _refresh_secret(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SECRET_SECONDS)
+            await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         await self.hub.close()
+        await self._siblings.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()

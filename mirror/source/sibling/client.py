@@ -127,6 +127,8 @@ class SiblingClient:
 
     async def _exchange(self, sibling: Sibling, question: Question, followers: Iterable[str]) -> Reply:
         secret, own = self._secret(), self._coordinator
+        if not secret:
+            raise SiblingError(sibling, "is not asked: this replica has no secret of its fleet", Failure.CREDENTIALS)
         asked_for = tuple(sorted(followers))
         unsigned = Signature(own.identity, sibling.identity, int(own.time * 1000), self._epoch(), asked_for)
         signature = unsigned.signed(question, secret)
