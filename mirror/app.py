@@ -13,19 +13,21 @@ from pathlib import Path
 import structlog
 
 from mirror.admin import Admin
-from mirror.channel import Changes, HubServer, RemoteHub
+from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
-from mirror.hub import LocalHub
+from mirror.fleet import Alone
+from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
-from mirror.pull import Pull
+from mirror.pull import Pull, Sharing
 from mirror.registry import Door
 from mirror.source.upstream import (
     AnonymousCaller,
@@ -84,8 +86,15 @@ class HubApp:
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
+        coordinator = Alone("", "")
+        supplier = Supplier(self.store, blobs, coordinator)
+        services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
+        self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+
+    def membership(self) -> Membership | None:
+        """Return what the replica is in its fleet; None without one."""
+        return None
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -159,8 +168,10 @@ class DoorApp:
         self._registry = new_registry()
         self._name = process_name()
         self._is_asked = asyncio.Event()
+        self._membership: Membership | None = None
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
+        sharing = Sharing(self._shelf, self._hub, lambda: self._membership)
+        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
@@ -196,6 +207,7 @@ class DoorApp:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             seen = follow(self._shelf, changes, asked_at)
+            self._membership = changes.membership
             if changes.inquiry != inquiry:
                 inquiry = changes.inquiry
                 self._is_asked.set()
@@ -237,7 +249,8 @@ class Replica:
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
         pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
+        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._hub.membership)
+        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
         self._log = structlog.get_logger("layover")
 
     async def run(self, stopping: asyncio.Event) -> None:
