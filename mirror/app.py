@@ -15,6 +15,7 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.fill import Fleet
 from mirror.fleet import Alone
 from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
@@ -81,12 +82,12 @@ class HubApp:
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
         tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
-        blobs = Blobs(self._client, self.store, pools.hashing, metrics)
+        coordinator = Alone("", "")
+        blobs = Blobs(self._client, self.store, pools.hashing, metrics, Fleet(coordinator))
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        coordinator = Alone("", "")
         supplier = Supplier(self.store, blobs, coordinator)
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
