@@ -123,11 +123,11 @@ class Supply:
         self.lenders.clear()
         self.current = None
 
-    async def end(self, *, is_held: bool, size: int) -> None:
-        """Give the leases up; with `is_held` the blob is whole here."""
+    async def end(self, size: int | None) -> None:
+        """Give the leases up; `size` is that of the blob if it is held by now, whole and verified."""
         if self.has_claimed:
-            await self._coordinator.yield_up(self._digest, is_held=is_held, size=size)
-        elif is_held:
+            await self._coordinator.yield_up(self._digest, is_held=size is not None, size=size or 0)
+        elif size is not None:
             self._coordinator.holds(self._digest, size)
 
     async def _choice(self, siblings: Siblings) -> Choice:

@@ -267,7 +267,8 @@ class Blobs:
 
     def _ended(self, upstream: Upstream, fill: Fill, supply: Supply, task: asyncio.Task[None]) -> None:
         del self._tasks[fill]
-        telling = asyncio.create_task(supply.end(is_held=fill.is_verified, size=fill.size or 0))
+        size = self._store.content.size(fill.digest)
+        telling = asyncio.create_task(supply.end(size))
         self._tellings.add(telling)
         telling.add_done_callback(self._tellings.discard)
         if not task.cancelled() and task.exception() is not None:
