@@ -16,7 +16,7 @@ _OBJECTS = 10_000
 def _told(valkey: Valkey) -> int:
     """Return of how many digests Redis knows holders."""
     with valkey.client() as client:
-        return sum(1 for _ in client.scan_iter(match="*h:sha256:*", count=1000))
+        return sum(1 for _ in client.scan_iter(match=b"*h:2*", count=1000))
 
 
 def test_tell__everything__at_the_start_and_when_redis_restarts_empty(valkey: Valkey, tmp_path: Path) -> None:
