@@ -15,10 +15,10 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
-from mirror.fill import Fleet
-from mirror.fleet import Alone
+        supplier = Supplier(self.store, blobs, self._coordinator)
 from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
+from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
@@ -30,6 +30,7 @@ from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull, Sharing
 from mirror.registry import Door
+from mirror.source.sibling import Siblings
 from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
@@ -46,6 +47,7 @@ from mirror.store.freshness import Freshness
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
+_SECRET_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
@@ -82,20 +84,36 @@ class HubApp:
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
         tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
-        coordinator = Alone("", "")
-        blobs = Blobs(self._client, self.store, pools.hashing, metrics, Fleet(coordinator))
+        self._coordinator: Coordinator = Alone("", settings.fleet.region)
+        self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
+        self._siblings = Siblings(self._coordinator, self._secret, metrics)
+        self._inventory = Inventory(self.store, self._coordinator)
+        self.store.on_manifest = self._coordinator.holds
+        fleet = Fleet(self._coordinator, self._siblings if settings.fleet.is_shared else None)
+        blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
+<<<<<<< HEAD
         supplier = Supplier(self.store, blobs, coordinator)
+=======
+        self._coordinator: Coordinator = Alone("", settings.fleet.region)
+        self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
+        self._siblings = Siblings(self._coordinator, self._secret, metrics)
+        supplier = Supplier(self.store, blobs, self._coordinator)
+>>>>>>> 1c2619f2b6f2ec94f0e33578fbab5a2135a19e2b
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
+        self._refreshing: asyncio.Task[None] | None = None
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
 
     def membership(self) -> Membership | None:
         """Return what the replica is in its fleet; None without one."""
-        return None
+        own = self._coordinator
+        if not self._settings.fleet.is_shared or not own.identity:
+            return None
+        return Membership(own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic())
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -107,6 +125,11 @@ class HubApp:
         await self.admin.start(self._settings.server.admin_listen)
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        if self._settings.fleet.is_shared:
+            await asyncio.get_running_loop().run_in_executor(self._pools.disk, self._secret.refresh)
+            self._siblings.start()
+            self._inventory.start()
+            self._refreshing = asyncio.create_task(self._refresh_secret())
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -149,9 +172,19 @@ class HubApp:
             await asyncio.sleep(_REPORT_SECONDS)
             await loop.run_in_executor(self._pools.disk, self.admin.on_shown)
 
+    async def _refresh_secret(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SECRET_SECONDS)
+            await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        await self._inventory.close()
         await self.hub.close()
+        await self._siblings.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()
