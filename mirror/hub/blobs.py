@@ -79,6 +79,11 @@ class Blobs:
             await asyncio.wait(self._tellings)
         await self._sizes.close()
 
+    @property
+    def load(self) -> int:
+        """How many fills are under way."""
+        return len(self._active)
+
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
         """Return where a blob can be read, starting or joining its fill if it is not held.
 
