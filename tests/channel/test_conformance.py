@@ -641,7 +641,7 @@ async def test_sibling_blob__on_its_way__where_to_follow_it(bench: Bench) -> Non
     digest = bench.push(_MIB)
     own = await bench.hub.blob(bench.repository, digest)
     assert isinstance(own, Filling)
-    bench.local._blobs._fills[own.fill].chain = ("d",)
+    bench.local._blobs._fills[own.fill]._supply.chain = ("d",)
     found = await bench.hub.sibling_blob("a", ["c"], digest)
     assert isinstance(found, Filling)
     assert (found.fill, found.path, found.size, found.chain) == (own.fill, own.path, _MIB, ("d",))

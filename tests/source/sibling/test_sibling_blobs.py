@@ -138,7 +138,7 @@ async def test_open__what_comes_from_others__never_goes_back_to_them(
 ) -> None:
     digest, filling = await _filling(bench, _MIB)
     fill = bench.app.hub._blobs._fills[filling.fill]
-    fill.chain = chain
+    fill._supply.chain = chain
     opening = bench.siblings.blobs(bench.b, followers).open(bench.repository, digest, 0)
     if is_refused:
         with pytest.raises(SiblingError, match="503"):
