@@ -259,10 +259,14 @@ def test_eject__again_and_again__for_longer_each_time() -> None:
             now += 0.5
         pauses.append(now - began)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    standing.failed(now + 61)
+    assert not standing.is_ejected(now + 62), "what is long ago is forgotten"
+    standing.failed(now + 62)
+    assert standing.is_ejected(now + 63)
     standing.worked()
-    standing.failed(now)
-    assert standing.is_ejected(now + 0.5)
-    assert not standing.is_ejected(now + 1)
+    standing.failed(now + 63)
+    assert standing.is_ejected(now + 63.5)
+    assert not standing.is_ejected(now + 64)
 
 
 def test_latency__one_slow_answer__changes_little() -> None:
