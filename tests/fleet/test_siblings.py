@@ -19,6 +19,7 @@ from mirror.oci.digest import Digest
 from tests.chaos.reader import Reader, get
 from tests.fleet.replicas import SECRET, Member, Replicas
 from tests.fleet.servers import Valkey, until
+from tests.fleet.terminator import Terminator
 from tests.upstream import Upstream
 from tests.workers.family import open_files
 
@@ -239,6 +240,34 @@ def test_join__at_the_url_of_another__alone_and_said_so(scene: Scene, tmp_path: 
         digest = scene.push()
         assert get(wrong.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
     assert scene.refused()["redirected"] > before
+
+
+@pytest.mark.parametrize("is_trusted", [True, False], ids=["trusted", "not trusted"])
+def test_pull__behind_tls__from_the_sibling_if_its_certificate_is_trusted(
+    valkey: Valkey, tmp_path: Path, is_trusted: bool
+) -> None:
+    with Upstream() as upstream:
+        replicas = Replicas(tmp_path, ("west", "west"), valkey.url, {"docker.io": upstream.url}).prepare()
+        with Terminator(tmp_path, replicas[1].port) as terminator:
+            replicas[1]._environment["LAYOVER_FLEET__ADVERTISE_URL"] = terminator.url
+            if is_trusted:
+                replicas[0]._environment["SSL_CERT_FILE"] = str(terminator.certificate)
+            try:
+                for each in (replicas[0], replicas[1]):
+                    each.start()
+                if is_trusted:
+                    replicas.wait()
+                else:
+                    text = "set fleet.advertise_url"
+                    until(lambda: text in replicas[1].log.read_text(), "it says that nobody reaches it")
+                digest = upstream.push_random_blob(_REPOSITORY, _SIZE, 1)
+                for each in (replicas[1], replicas[0]):
+                    assert get(each.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
+                brought = _SIZE if is_trusted else 0
+                assert replicas[0].metric("layover_sibling_bytes_total", peer_region="west") == brought
+                assert upstream.counters.sent(digest) == 2 * _SIZE - brought
+            finally:
+                replicas.stop()
 
 
 def _answers(scene: Scene, digest: Digest) -> bool:
