@@ -78,7 +78,9 @@ class SiblingBlobs:
         """Ask, and again while the sibling's own fill has yet to find the blob."""
         deadline = time.monotonic() + _COMING_SECONDS
         while True:
+            began = time.monotonic()
             reply = await self._client.ask(self.sibling, "GET", target, ranges, self._followers)
+            self._pace.answered(time.monotonic() - began)
             is_coming = reply.answer.status == 503 and reply.answer.headers.get("Retry-After") == "0"
             if not is_coming or time.monotonic() > deadline:
                 return reply
