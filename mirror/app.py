@@ -15,8 +15,11 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.fleet import Alone
 from mirror.hub import LocalHub
+from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
+from mirror.hub.copies import Copies
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
@@ -31,6 +34,8 @@ from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
     Proxies,
+    QuotaNews,
+    Scopes,
     UpstreamClient,
     UpstreamListings,
     UpstreamManifests,
@@ -75,14 +80,27 @@ class HubApp:
         check(settings.upstreams.all)
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
-        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials)
+        fleet = Alone("", "")
+        scopes = Scopes(str)
+        news = QuotaNews(fleet, scopes)
+        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
         source = UpstreamManifests(self._client, metrics)
-        manifests = Manifests(source, self.store)
-        tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
+        self._answers = Answers(fleet, scopes, self._client.identity)
+        manifests = Manifests(source, self.store, self._answers, Copies(fleet, None))
+        tags = Tags(
+            source,
+            manifests,
+            self._answers,
+            self.store,
+            settings.freshness,
+            self._client.quotas,
+            self._client.identity,
+        )
         blobs = Blobs(self._client, self.store, pools.hashing, metrics)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
-        visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
+        caller = AnonymousCaller(self._client)
+        visibility = Visibility(caller, self.store, settings.freshness.revalidate_timeout, self._answers)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
         self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
@@ -142,6 +160,7 @@ class HubApp:
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
         await self.hub.close()
+        await self._answers.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()
