@@ -13,22 +13,23 @@ from pathlib import Path
 import structlog
 
 from mirror.admin import Admin
-from mirror.channel import Changes, HubServer, RemoteHub
+from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.fleet import Alone
-from mirror.hub import LocalHub
+from mirror.hub import LocalHub, Services
 from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
 from mirror.hub.copies import Copies
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
-from mirror.pull import Pull
+from mirror.pull import Pull, Sharing
 from mirror.registry import Door
 from mirror.source.upstream import (
     AnonymousCaller,
@@ -80,13 +81,13 @@ class HubApp:
         check(settings.upstreams.all)
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
-        fleet = Alone("", "")
+        coordinator = Alone("", "")
         scopes = Scopes(str)
-        news = QuotaNews(fleet, scopes)
+        news = QuotaNews(coordinator, scopes)
         self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
         source = UpstreamManifests(self._client, metrics)
-        self._answers = Answers(fleet, scopes, self._client.identity)
-        manifests = Manifests(source, self.store, self._answers, Copies(fleet, None))
+        self._answers = Answers(coordinator, scopes, self._client.identity)
+        manifests = Manifests(source, self.store, self._answers, Copies(coordinator, None))
         tags = Tags(
             source,
             manifests,
@@ -102,8 +103,14 @@ class HubApp:
         caller = AnonymousCaller(self._client)
         visibility = Visibility(caller, self.store, settings.freshness.revalidate_timeout, self._answers)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
+        supplier = Supplier(self.store, blobs, coordinator)
+        services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
+        self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+
+    def membership(self) -> Membership | None:
+        """Return what the replica is in its fleet; None without one."""
+        return None
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -178,8 +185,10 @@ class DoorApp:
         self._registry = new_registry()
         self._name = process_name()
         self._is_asked = asyncio.Event()
+        self._membership: Membership | None = None
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
+        sharing = Sharing(self._shelf, self._hub, lambda: self._membership)
+        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
@@ -215,6 +224,7 @@ class DoorApp:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             seen = follow(self._shelf, changes, asked_at)
+            self._membership = changes.membership
             if changes.inquiry != inquiry:
                 inquiry = changes.inquiry
                 self._is_asked.set()
@@ -256,7 +266,8 @@ class Replica:
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
         pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
+        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._hub.membership)
+        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
         self._log = structlog.get_logger("layover")
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -61,7 +61,8 @@ class Fill:
 
         `take_number` gives the fill a new number: at its start, and each time it begins anew. `was_opened` says whether
         a source was asked since: not where all of the blob was left by an earlier fill. Until `read` is called it is
-        brought in ahead, behind all that are read.
+        brought in ahead, behind all that are read. `chain` names the siblings that its bytes come from, nearest first,
+        and `followers` those that read it.
         """
         self._take_number = take_number
         self.number = take_number(self)
@@ -73,6 +74,8 @@ class Fill:
         self.was_opened = False
         self.error: RegistryError | None = None
         self.path = ""
+        self.chain: tuple[str, ...] = ()
+        self.followers: set[str] = set()
         self._store = store
         self._hashing = hashing
         self._metrics = metrics

@@ -91,12 +91,12 @@ class Question(Generic[Answer]):
 class Answers:
     """The questions of one replica and the answers of all."""
 
-    def __init__(self, fleet: Coordinator, scopes: Scopes, identity: Callable[[Upstream], Awaitable[str]]) -> None:
-        """Share in `fleet`; `identity` tells as whom an upstream is asked, `scopes` what others may know of that.
+    def __init__(self, coordinator: Coordinator, scopes: Scopes, identity: Callable[[Upstream], Awaitable[str]]) -> None:
+        """Share by `coordinator`; `identity` tells as whom an upstream is asked, `scopes` what others may know of that.
 
         `purged_at`, to be set, tells before which moment (fleet time) nothing is believed of a name in a repository.
         """
-        self._fleet = fleet
+        self._coordinator = coordinator
         self._scopes = scopes
         self._identity = identity
         self.purged_at: Callable[[Repository, str], float] = lambda _repository, _name: 0.0
@@ -114,7 +114,7 @@ class Answers:
     @property
     def replica(self) -> str:
         """The identity of this replica."""
-        return self._fleet.identity
+        return self._coordinator.identity
 
     async def close(self) -> None:
         """Say what is yet to be said."""
@@ -136,19 +136,19 @@ class Answers:
 
         While another one asks, that is waited for: not beyond one step of `patience`, 5 s without.
         """
-        if not self._fleet.is_up:
+        if not self._coordinator.is_up:
             yield Question()
             return
         identity = await self._identity(upstream)
         scope = self._scopes.of(identity, *upstream.endpoints, upstream.url)
-        newer_than = max(self._fleet.time - (time.time() - since), self.purged_at(repository, name))
+        newer_than = max(self._coordinator.time - (time.time() - since), self.purged_at(repository, name))
         topic = f"{kind.__struct_config__.tag}:{scope}:{repository.name}:{name}"
         asked = await self._consult(topic, newer_than, patience)
         if isinstance(asked, Posted):
-            age = max(0.0, self._fleet.time - asked.at)
+            age = max(0.0, self._coordinator.time - asked.at)
             yield Question(_decoded(kind, asked.value), time.time() - age)
             return
-        question, began_at = Question[Answer](), self._fleet.time
+        question, began_at = Question[Answer](), self._coordinator.time
         try:
             yield question
         finally:
@@ -156,9 +156,9 @@ class Answers:
 
     async def _consult(self, topic: str, newer_than: float, patience: Patience | None) -> Asked:
         if patience is None:
-            return await self._fleet.consult(topic, newer_than, LONGEST_SECONDS)
+            return await self._coordinator.consult(topic, newer_than, LONGEST_SECONDS)
         with patience.elsewhere():
-            return await self._fleet.consult(topic, newer_than, patience.seconds)
+            return await self._coordinator.consult(topic, newer_than, patience.seconds)
 
     async def _end(
         self, turn: Turn, question: Question[Answer], began_at: float, upstream: Upstream, identity: str
@@ -166,10 +166,10 @@ class Answers:
         # Credentials that came or went meanwhile: nobody knows as whom the upstream was asked.
         is_same = await self._identity(upstream) == identity
         if question.answer is None or question.seconds <= 0 or not is_same:
-            await self._fleet.leave(turn)
+            await self._coordinator.leave(turn)
             return
         value = msgspec.msgpack.encode(question.answer, enc_hook=str)
-        await self._fleet.post(turn, value, began_at, min(question.seconds, REMEMBERED_SECONDS))
+        await self._coordinator.post(turn, value, began_at, min(question.seconds, REMEMBERED_SECONDS))
 
     def _tell(self, telling: Coroutine[None, None, None]) -> None:
         """Have something said that nobody waits for."""

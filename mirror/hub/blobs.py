@@ -7,6 +7,7 @@ import itertools
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -31,6 +32,10 @@ _LONGEST_WAIT = 25.0
 _MOST_PENALTIES = 10_000
 _MOST_ENDED = 256
 _MOST_TRIES = 10
+# Through so many siblings bytes come to a replica at most.
+_LONGEST_CHAIN = 2
+# How long a sibling waits at a time to hear that a source has what it wants.
+_CONFIRM_SECONDS = 0.5
 # A hub that restarted must not answer for a fill of the one before it.
 _NUMBER_BITS = 48
 
@@ -133,6 +138,30 @@ class Blobs:
             return Filling(fill.number, fill.path, fill.size, stand_in)
         self._store.link(repository, digest, Link(None, True, None))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
+
+    async def offer(self, asker: str, followers: Sequence[str], digest: Digest) -> Filling | None:
+        """Return where a sibling can follow the fill of a digest that is under way; None if none is.
+
+        Raises:
+            RegistryError: no source has confirmed it yet (`retry_after` 0), or its bytes come from those who want them.
+        """
+        fill = next((fill for (_, each), fill in self._active.items() if each == digest), None)
+        if fill is None or fill.error is not None:
+            return None
+        fill.read()
+        _refuse_circle(fill, asker, followers)
+        try:
+            async with asyncio.timeout(_CONFIRM_SECONDS):
+                await fill.confirmed()
+        except TimeoutError:
+            raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} is on its way", retry_after=0) from None
+        except RegistryError:
+            return None
+        if fill.lost_room:
+            return None
+        _refuse_circle(fill, asker, followers)
+        fill.followers.update((asker, *followers))
+        return Filling(fill.number, fill.path, fill.size, CacheStatus(Outcome.JOINED), fill.chain)
 
     async def bring(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
         """Bring in a blob that nobody asked for yet, behind all that somebody did. It may end without being held.
@@ -282,3 +311,10 @@ def _refuse_manifest(link: Link | None, digest: Digest) -> None:
     """Clients that were given a manifest as a blob keep its wrong type for good."""
     if link is not None and not link.is_blob:
         raise RegistryError(ErrorCode.BLOB_UNKNOWN, f"{digest} is a manifest, not a blob")
+
+
+def _refuse_circle(fill: Fill, asker: str, followers: Sequence[str]) -> None:
+    """Bytes must not come back to whom they come from, nor go through many."""
+    if len(fill.chain) >= _LONGEST_CHAIN or not {asker, *followers}.isdisjoint(fill.chain):
+        text = f"{fill.digest} comes from other replicas itself; ask those"
+        raise RegistryError(ErrorCode.UNAVAILABLE, text, retry_after=1)

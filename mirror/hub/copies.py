@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Protocol
 
 from mirror.fleet import Alone, Coordinator, Sibling
 from mirror.hub.patience import Patience
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository
+from mirror.source.sibling import Siblings
 from mirror.source.upstream import FetchedManifest
 
 _MOST_ASKED = 3
 
 
-class Siblings(Protocol):
-    """What is asked of other replicas."""
-
-    async def manifest(self, sibling: Sibling, repository: Repository, digest: Digest) -> tuple[str, bytes]:
-        """Return the media type and the verified body of a manifest."""
-
-    def order(self, siblings: Sequence[Sibling]) -> list[Sibling]:
-        """Return those that are worth asking, the nearest first."""
-
-
 class Copies:
     """Manifests by digest from whoever has them, instead of from their upstream. The digest proves them."""
 
-    def __init__(self, fleet: Coordinator, siblings: Siblings | None) -> None:
-        self._fleet = fleet
+    def __init__(self, coordinator: Coordinator, siblings: Siblings | None) -> None:
+        self._coordinator = coordinator
         self._siblings = siblings
 
     @classmethod
@@ -42,16 +32,16 @@ class Copies:
         self, holder: str, repository: Repository, digest: Digest, patience: Patience | None
     ) -> FetchedManifest | None:
         """Return a manifest that a replica had when it said so; None if it cannot be had there now."""
-        sibling = self._fleet.siblings.get(holder)
+        sibling = self._coordinator.siblings.get(holder)
         return None if sibling is None else await self._first([sibling], repository, digest, patience)
 
     async def of_any(self, repository: Repository, digest: Digest, patience: Patience | None) -> FetchedManifest | None:
         """Return a manifest that any replica has; None if it cannot be had from them."""
-        return await self._first(await self._fleet.holders(digest), repository, digest, patience)
+        return await self._first(await self._coordinator.holders(digest), repository, digest, patience)
 
     async def has_any(self, digest: Digest) -> bool:
         """Say whether a replica is thought to have a digest."""
-        return bool(self._fleet.siblings) and bool(await self._fleet.holders(digest))
+        return bool(self._coordinator.siblings) and bool(await self._coordinator.holders(digest))
 
     async def _first(
         self, siblings: Sequence[Sibling], repository: Repository, digest: Digest, patience: Patience | None

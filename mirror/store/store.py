@@ -19,6 +19,7 @@ from mirror import config
 from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
 from mirror.oci.reference import Repository, Tag
+from mirror.store.holds import Holds
 from mirror.store.journal import Journal
 from mirror.store.partial import Partial, clear_leftovers
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
@@ -62,6 +63,7 @@ class Store:
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
         self.naming: set[Digest] = set()
+        self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
         self._settings = settings

@@ -37,8 +37,8 @@ News = Reading | Pause
 class QuotaNews:
     """Readings and pauses by scope: the fingerprint of an upstream's address and of the caller."""
 
-    def __init__(self, fleet: Coordinator, scopes: Scopes) -> None:
-        self._fleet = fleet
+    def __init__(self, coordinator: Coordinator, scopes: Scopes) -> None:
+        self._coordinator = coordinator
         self._scopes = scopes
 
     @classmethod
@@ -58,8 +58,8 @@ class QuotaNews:
             fact = Fact(_QUOTA, scope, value, news.learnt_at + ahead, news.until + ahead)
         else:
             key = f"{scope}:{news.kind}:{news.method}"
-            fact = Fact(_PAUSE, key, b"", self._fleet.time, news.until + ahead)
-        self._fleet.share(fact)
+            fact = Fact(_PAUSE, key, b"", self._coordinator.time, news.until + ahead)
+        self._coordinator.share(fact)
 
     def on_news(self, told: Callable[[str, News], None]) -> None:
         """Have a function called with what another replica tells, and its scope."""
@@ -68,19 +68,19 @@ class QuotaNews:
             for scope, news in self._read(fact):
                 told(scope, news)
 
-        self._fleet.on_fact(_QUOTA, take)
-        self._fleet.on_fact(_PAUSE, take)
+        self._coordinator.on_fact(_QUOTA, take)
+        self._coordinator.on_fact(_PAUSE, take)
 
     def known(self, scope: str) -> list[News]:
         """Return what was told of a scope and still holds."""
-        facts = [*self._fleet.facts(_QUOTA).values(), *self._fleet.facts(_PAUSE).values()]
+        facts = [*self._coordinator.facts(_QUOTA).values(), *self._coordinator.facts(_PAUSE).values()]
         told = [each for fact in facts if fact.key.startswith(scope) for each in self._read(fact)]
         return [news for _, news in told]
 
     @property
     def _ahead(self) -> float:
         """How far fleet time is ahead of the monotonic clock."""
-        return self._fleet.time - time.monotonic()
+        return self._coordinator.time - time.monotonic()
 
     def _read(self, fact: Fact) -> Iterator[tuple[str, News]]:
         """Yield what a fact says, nothing if another release may understand it."""
