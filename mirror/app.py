@@ -15,6 +15,7 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.fill import Fleet
 from mirror.fleet import Alone
 from mirror.hub import LocalHub, Services
 from mirror.hub.answers import Answers
@@ -97,7 +98,7 @@ class HubApp:
             self._client.quotas,
             self._client.identity,
         )
-        blobs = Blobs(self._client, self.store, pools.hashing, metrics)
+        blobs = Blobs(self._client, self.store, pools.hashing, metrics, Fleet(coordinator))
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         caller = AnonymousCaller(self._client)

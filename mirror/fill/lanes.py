@@ -14,6 +14,7 @@ from mirror.fill.lane import Lane, RangesLost
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
+from mirror.fill.supply import SourceLost
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
 from mirror.oci.errors import Failure, RegistryError
 from mirror.source import BlobStream, RangeMistaken, RangeRefused
@@ -82,6 +83,7 @@ class Lanes:
         Raises:
             RegistryError: the sources failed again and again without a byte of progress.
             RangesLost: a source gives no ranges any more.
+            SourceLost: it is to be asked for nothing any more.
             RangeRefused: it has fewer bytes than it said.
             WrongSize: it sent more than it was asked for.
             OSError: what came cannot be written.
@@ -165,7 +167,9 @@ class Lanes:
             error = None if task.cancelled() else task.exception()
             if error is None:
                 continue
-            if isinstance(error, RangesLost | RangeRefused | WrongSize) or not isinstance(error, RegistryError):
+            if isinstance(error, RangesLost | SourceLost | RangeRefused | WrongSize) or not isinstance(
+                error, RegistryError
+            ):
                 raise error
             if error.failure in {Failure.TOO_MANY, Failure.SERVER} and not isinstance(error, RangeMistaken):
                 self._pace.refused(time.monotonic())

@@ -91,7 +91,9 @@ class Question(Generic[Answer]):
 class Answers:
     """The questions of one replica and the answers of all."""
 
-    def __init__(self, coordinator: Coordinator, scopes: Scopes, identity: Callable[[Upstream], Awaitable[str]]) -> None:
+    def __init__(
+        self, coordinator: Coordinator, scopes: Scopes, identity: Callable[[Upstream], Awaitable[str]]
+    ) -> None:
         """Share by `coordinator`; `identity` tells as whom an upstream is asked, `scopes` what others may know of that.
 
         `purged_at`, to be set, tells before which moment (fleet time) nothing is believed of a name in a repository.

@@ -15,7 +15,7 @@ import structlog
 
 from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
 from mirror.config import Upstream
-from mirror.fill import Fill, Passage, Precedence
+from mirror.fill import Fill, Fleet, Passage, Precedence, Supply
 from mirror.fill.fill import DigestMismatch
 from mirror.hub.flights import Flights
 from mirror.observe.cache_status import CacheStatus, Outcome
@@ -50,15 +50,19 @@ class _Penalty(NamedTuple):
 class Blobs:
     """Answers for blobs."""
 
-    def __init__(self, client: UpstreamClient, store: Store, hashing: Executor, metrics: HubMetrics) -> None:
+    def __init__(
+        self, client: UpstreamClient, store: Store, hashing: Executor, metrics: HubMetrics, fleet: Fleet
+    ) -> None:
         self._client = client
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
+        self._fleet = fleet
         self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
         self._active: dict[tuple[str, Digest], Fill] = {}
         self._fills: dict[int, Fill] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
+        self._tellings: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
         self._penalties: dict[tuple[str, Digest], _Penalty] = {}
         self.precedence = Precedence()
@@ -71,6 +75,8 @@ class Blobs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._tellings:
+            await asyncio.wait(self._tellings)
         await self._sizes.close()
 
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
@@ -219,23 +225,31 @@ class Blobs:
         passage = Passage(
             digest,
             repository,
-            [UpstreamBlobs(self._client, upstream)],
+            Supply(self._fleet, UpstreamBlobs(self._client, upstream), digest, may_lead=False),
             None if link is None else link.size,
             start,
             self._hashing,
             self._metrics,
         )
         await passage.open()
-        self._store.link(repository, digest, Link(None, True, None))
+        try:
+            if not passage.was_opened and link is None:
+                await self._linked_by_upstream(upstream, repository, digest)
+            else:
+                self._store.link(repository, digest, Link(None, True, None))
+        except BaseException:
+            await passage.close()
+            raise
         return passage
 
     def _start(self, upstream: Upstream, repository: Repository, digest: Digest) -> Fill:
         link = self._store.shelf.link(repository, digest)
+        supply = Supply(self._fleet, UpstreamBlobs(self._client, upstream), digest)
         fill = Fill(
             self._take_number,
             digest,
             repository,
-            [UpstreamBlobs(self._client, upstream)],
+            supply,
             None if link is None else link.size,
             self._store,
             self._hashing,
@@ -243,7 +257,7 @@ class Blobs:
         )
         self._active[upstream.url, digest] = fill
         task = self._tasks[fill] = asyncio.create_task(fill.run(self.precedence))
-        task.add_done_callback(lambda done: self._ended(upstream, fill, done))
+        task.add_done_callback(lambda done: self._ended(upstream, fill, supply, done))
         return fill
 
     def _take_number(self, fill: Fill) -> int:
@@ -251,8 +265,11 @@ class Blobs:
         self._fills[number] = fill
         return number
 
-    def _ended(self, upstream: Upstream, fill: Fill, task: asyncio.Task[None]) -> None:
+    def _ended(self, upstream: Upstream, fill: Fill, supply: Supply, task: asyncio.Task[None]) -> None:
         del self._tasks[fill]
+        telling = asyncio.create_task(supply.end(is_held=fill.is_verified, size=fill.size or 0))
+        self._tellings.add(telling)
+        telling.add_done_callback(self._tellings.discard)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get((upstream.url, fill.digest)) is fill:
