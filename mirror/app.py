@@ -17,6 +17,7 @@ from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.fill import Fleet
 from mirror.fleet import Alone
+from mirror.fleet.secret import FleetSecret
 from mirror.hub import LocalHub, Services
 from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
@@ -83,7 +84,7 @@ class HubApp:
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
         coordinator = Alone("", "")
-        scopes = Scopes(str)
+        scopes = Scopes(FleetSecret(settings.fleet.secret, settings.fleet.secret_file))
         news = QuotaNews(coordinator, scopes)
         self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
         source = UpstreamManifests(self._client, metrics)
