@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from mirror.config import Upstream
-from mirror.fleet import Alone, Asked, Coordinator, Posted, Turn
+from mirror.fleet import Alone, Coordinator, Posted, Turn
 from mirror.hub.patience import LONGEST_SECONDS, Patience
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -136,7 +136,7 @@ class Answers:
     ) -> AsyncIterator[Question[Answer]]:
         """Yield what another replica was told later than `since` (`time.time`), or what this one is to ask itself.
 
-        While another one asks, that is waited for: not beyond one step of `patience`, 5 s without.
+        While another one asks, that is waited for, at most 5 s; `patience` is told that it is another one's affair.
         """
         if not self._coordinator.is_up:
             yield Question()
@@ -145,7 +145,8 @@ class Answers:
         scope = self._scopes.of(identity, *upstream.endpoints, upstream.url)
         newer_than = max(self._coordinator.time - (time.time() - since), self.purged_at(repository, name))
         topic = f"{kind.__struct_config__.tag}:{scope}:{repository.name}:{name}"
-        asked = await self._consult(topic, newer_than, patience)
+        with contextlib.nullcontext() if patience is None else patience.elsewhere():
+            asked = await self._coordinator.consult(topic, newer_than, LONGEST_SECONDS)
         if isinstance(asked, Posted):
             age = max(0.0, self._coordinator.time - asked.at)
             yield Question(_decoded(kind, asked.value), time.time() - age)
@@ -155,12 +156,6 @@ class Answers:
             yield question
         finally:
             self._tell(self._end(asked, question, began_at, upstream, identity))
-
-    async def _consult(self, topic: str, newer_than: float, patience: Patience | None) -> Asked:
-        if patience is None:
-            return await self._coordinator.consult(topic, newer_than, LONGEST_SECONDS)
-        with patience.elsewhere():
-            return await self._coordinator.consult(topic, newer_than, patience.seconds)
 
     async def _end(
         self, turn: Turn, question: Question[Answer], began_at: float, upstream: Upstream, identity: str

@@ -19,7 +19,7 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         now = time.monotonic()
-        self.seconds = seconds
+        self._seconds = seconds
         self.is_of_another = False
         self._last = now + LONGEST_SECONDS
         self._until = min(now + seconds, self._last)
@@ -36,7 +36,7 @@ class Patience:
 
     def step(self, weight: int) -> None:
         """Note that something moved forward; `weight` times the usual patience begins now."""
-        self._until = min(max(self._until, time.monotonic() + weight * self.seconds), self._last)
+        self._until = min(max(self._until, time.monotonic() + weight * self._seconds), self._last)
 
     async def outlasts(self, flight: asyncio.Future[Any]) -> bool:
         """Wait for a flight to land; False once patience ends before."""

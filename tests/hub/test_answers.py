@@ -123,13 +123,13 @@ async def test_has_the_next_ask__where_the_first_is_cancelled(one: Teller, other
     assert other.asked == 1
 
 
-async def test_waits_no_longer_than_patience_lasts(one: Teller, other: Teller) -> None:
+async def test_says__that_it_is_another_who_waits(one: Teller, other: Teller) -> None:
     patience = Patience(0.1)
     async with one.answers.ask(Pointed, UPSTREAM, APP, LATEST):
         asking = asyncio.ensure_future(_with(other, patience))
         assert not await patience.outlasts(asyncio.ensure_future(asyncio.Event().wait()))
         assert patience.is_of_another
-        assert await asking is None
+    assert await asking is None
     assert not patience.is_of_another
 
 
