@@ -138,12 +138,12 @@ def test_believes__that_it_recovered(one: Replica, other: Replica, clock: list[f
 
 
 def test_ignores__what_is_older(one: Replica, other: Replica, clock: list[float]) -> None:
-    one.learn(80)
+    one.learn(5)
     (fact,) = one.member.facts("quota").values()
     clock[0] += 60
-    other.learn(10)
+    other.learn(90)
     one.member.share(fact)
-    assert other.quotas.remaining(UPSTREAM) == 10
+    assert other.quotas.remaining(UPSTREAM) == 90
 
 
 def test_pauses__for_as_long_as_another_was_asked_to(one: Replica, other: Replica, clock: list[float]) -> None:
