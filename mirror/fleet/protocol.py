@@ -248,8 +248,11 @@ class Coordinator(Protocol):
     async def order(self, verb: str, what: str) -> Order | None:
         """Give an order to every replica, this one included; None if the fleet cannot be asked: carry it out alone."""
 
-    async def orders(self, after: int) -> Sequence[Order]:
-        """Return the orders with higher numbers, oldest first."""
+    async def orders(self, after: int) -> Sequence[Order] | None:
+        """Return the orders with higher numbers, oldest first; None if the fleet cannot be asked.
+
+        That, `order` and `restore` work as soon as Redis answers, also before this replica is a proven member.
+        """
 
     async def restore(self, orders: Sequence[Order]) -> None:
         """Give orders back, under their numbers, to a Redis that has lost them."""
