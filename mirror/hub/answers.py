@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from mirror.config import Upstream
-from mirror.fleet import Alone, Coordinator, Posted, Turn
+from mirror.fleet import Alone, Coordinator, Posted, Turn, allowance
 from mirror.hub.patience import LONGEST_SECONDS, Patience
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -138,9 +138,6 @@ class Answers:
 
         While another one asks, that is waited for, at most 5 s; `patience` is told that it is another one's affair.
         """
-        if not self._coordinator.is_up:
-            yield Question()
-            return
         identity = await self._identity(upstream)
         scope = self._scopes.of(identity, *upstream.endpoints, upstream.url)
         newer_than = max(self._coordinator.time - (time.time() - since), self.purged_at(repository, name))
@@ -155,18 +152,20 @@ class Answers:
         try:
             yield question
         finally:
-            self._tell(self._end(asked, question, began_at, upstream, identity))
+            if asked.fence or self._coordinator.is_up:
+                self._tell(self._end(asked, question, began_at, upstream, identity))
 
     async def _end(
         self, turn: Turn, question: Question[Answer], began_at: float, upstream: Upstream, identity: str
     ) -> None:
         # Credentials that came or went meanwhile: nobody knows as whom the upstream was asked.
         is_same = await self._identity(upstream) == identity
-        if question.answer is None or question.seconds <= 0 or not is_same:
-            await self._coordinator.leave(turn)
-            return
-        value = msgspec.msgpack.encode(question.answer, enc_hook=str)
-        await self._coordinator.post(turn, value, began_at, min(question.seconds, REMEMBERED_SECONDS))
+        with allowance():
+            if question.answer is None or question.seconds <= 0 or not is_same:
+                await self._coordinator.leave(turn)
+            else:
+                value = msgspec.msgpack.encode(question.answer, enc_hook=str)
+                await self._coordinator.post(turn, value, began_at, min(question.seconds, REMEMBERED_SECONDS))
 
     def _tell(self, telling: Coroutine[None, None, None]) -> None:
         """Have something said that nobody waits for."""

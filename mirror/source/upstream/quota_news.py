@@ -51,7 +51,9 @@ class QuotaNews:
         return self._scopes.of(identity, url)
 
     def tell(self, scope: str, news: News) -> None:
-        """Let the others know."""
+        """Let the others know, if there are any: before the fleet was met nobody knows its time."""
+        if not self._coordinator.is_up:
+            return
         ahead = self._ahead
         if isinstance(news, Reading):
             value = msgspec.msgpack.encode((news.limit, news.remaining))
