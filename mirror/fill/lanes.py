@@ -142,7 +142,9 @@ class Lanes:
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._waiting())
+        is_followed = self._sources.is_followed
+        length = span_length(self._schedule.missing, lanes, rate, received, is_followed=is_followed)
+        return self._schedule.take(length, self._waiting())
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""

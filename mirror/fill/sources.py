@@ -41,6 +41,11 @@ class Sources:
         """How many connections to the one that was chosen pay."""
         return (self._supply.current or self._supply.upstream).pace
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether siblings read what comes."""
+        return bool(self._supply.followers)
+
     async def choose(self) -> Pace:
         """Choose a source, another than before if that one failed, and return how many connections to it pay."""
         return (await self._supply.choose()).pace

@@ -20,9 +20,11 @@ from mirror.source.sibling import Siblings
 
 # Of the last bytes a filler shows nothing before all of them verified.
 TAIL = 64 * 2**10
-# A filler's own upstream may need a while to be replaced: going there beside it too soon would fetch bytes twice.
+# A filler needs a while to replace its own source: going there beside it too soon would fetch bytes twice. That of the
+# region may have to replace the one of the fleet first.
 _SILENT_SECONDS = 4.0
-_SILENT_FILLER_SECONDS = 8.0
+_SILENT_LEADING_SECONDS = 8.0
+_SILENT_REGIONAL_SECONDS = 12.0
 _SILENT_TAIL_SECONDS = 15.0
 # Less than this is next to nothing; so is, of who has it all, a small share of what the upstream is known to bring.
 _LEAST_RATE = 16 * 2**10
@@ -31,7 +33,9 @@ _LEAST_SHARE = 1 / 8
 _ENOUGH_RATE = 2**20
 # Siblings are given up for the upstream after so many failures, or so long, without a byte of theirs.
 _MOST_FRUITLESS = 3
-_FRUITLESS_SECONDS = 10.0
+_FRUITLESS_SECONDS = 6.0
+# Over so much time of waiting for it a rate is told.
+_MEASURED_SECONDS = 8.0
 # The leases of a region and of the fleet may each be in the hands of somebody who cannot be asked.
 _MOST_CLAIMS = 4
 
@@ -85,7 +89,8 @@ class Supply:
         else:
             source = self._siblings.blobs(choice.sibling, self.followers)
             self.chain = (choice.sibling.identity,)
-            self.current = _Lender(self, choice, source)
+            is_near = choice.sibling.region == self._coordinator.region
+            self.current = _Lender(self, choice, source, is_near=is_near)
         return self.current
 
     def lose(self, source: _Lender, reason: str, *, is_to_blame: bool = False) -> SourceLost:
@@ -123,11 +128,11 @@ class Supply:
         self.lenders.clear()
         self.current = None
 
-    async def end(self, *, is_held: bool, size: int) -> None:
-        """Give the leases up; with `is_held` the blob is whole here."""
+    async def end(self, size: int | None) -> None:
+        """Give the leases up; `size` is that of the blob if it is held by now, whole and verified."""
         if self.has_claimed:
-            await self._coordinator.yield_up(self._digest, is_held=is_held, size=size)
-        elif is_held:
+            await self._coordinator.yield_up(self._digest, is_held=size is not None, size=size or 0)
+        elif size is not None:
             self._coordinator.holds(self._digest, size)
 
     async def _choice(self, siblings: Siblings) -> Choice:
@@ -163,11 +168,12 @@ class Supply:
 class _Lender:
     """A sibling as a source: whatever goes wrong with it, others are asked instead."""
 
-    def __init__(self, supply: Supply, choice: Choice, source: BlobSource) -> None:
+    def __init__(self, supply: Supply, choice: Choice, source: BlobSource, *, is_near: bool) -> None:
         assert choice.sibling is not None
         self.sibling = choice.sibling
         self.label = source.label
         self.is_filler = choice.filler is not None
+        self.is_near = is_near
         # What grows is read in order, over one connection but for a reader who waits further ahead.
         self.pace = Pace(1, math.inf, lambda: 2) if self.is_filler else source.pace
         self._supply = supply
@@ -261,7 +267,9 @@ class _Loan:
         if not self._lender.is_filler:
             return _SILENT_SECONDS
         is_withheld = self.size is not None and self._position >= self.size - TAIL
-        return _SILENT_TAIL_SECONDS if is_withheld else _SILENT_FILLER_SECONDS
+        if is_withheld:
+            return _SILENT_TAIL_SECONDS
+        return _SILENT_REGIONAL_SECONDS if self._lender.is_near else _SILENT_LEADING_SECONDS
 
     def _measure(self, seconds: float, amount: int) -> None:
         """Give a sibling up that brings too little for the time that it was waited for.
@@ -271,7 +279,7 @@ class _Loan:
         """
         self._waited += seconds
         self._brought += amount
-        if self._waited >= _SILENT_FILLER_SECONDS:
+        if self._waited >= _MEASURED_SECONDS:
             if self._brought < self._lender.least_rate * self._waited:
                 raise self._lender.lost("it sends next to nothing", is_to_blame=True)
             self._waited, self._brought = 0.0, 0

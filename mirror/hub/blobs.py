@@ -79,6 +79,11 @@ class Blobs:
             await asyncio.wait(self._tellings)
         await self._sizes.close()
 
+    @property
+    def load(self) -> int:
+        """How many fills are under way."""
+        return len(self._active)
+
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
         """Return where a blob can be read, starting or joining its fill if it is not held.
 
@@ -267,7 +272,8 @@ class Blobs:
 
     def _ended(self, upstream: Upstream, fill: Fill, supply: Supply, task: asyncio.Task[None]) -> None:
         del self._tasks[fill]
-        telling = asyncio.create_task(supply.end(is_held=fill.is_verified, size=fill.size or 0))
+        size = self._store.content.size(fill.digest)
+        telling = asyncio.create_task(supply.end(size))
         self._tellings.add(telling)
         telling.add_done_callback(self._tellings.discard)
         if not task.cancelled() and task.exception() is not None:

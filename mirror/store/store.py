@@ -66,6 +66,7 @@ class Store:
         self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
+        self.on_manifest: Callable[[Digest, int], None] = lambda _digest, _size: None
         self._settings = settings
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
@@ -307,3 +308,4 @@ class Store:
         self.room.spend(len(body))
         self.objects["manifest"] += 1
         self.shelf.unpublished.discard(digest)
+        self.on_manifest(digest, len(body))

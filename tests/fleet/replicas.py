@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,6 +77,9 @@ class Replicas:
     def __getitem__(self, place: int) -> Member:
         return self._members[place]
 
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members)
+
     @property
     def running(self) -> list[Member]:
         """Those whose processes run."""
@@ -91,9 +95,9 @@ class Replicas:
 
     def start(self) -> None:
         """Start those that do not run, and wait until all know one another."""
-        for each in self._members:
-            if not each.runs:
-                each.start()
+        starting = [each for each in self._members if not each.runs]
+        with ThreadPoolExecutor(len(self._members)) as pool:
+            list(pool.map(Member.start, starting))
         self.wait()
 
     def wait(self) -> None:
