@@ -106,21 +106,25 @@ class Manifests:
         digest: Digest,
         patience: Patience | None = None,
         *,
-        holder: str = "",
+        holder: str | None = None,
     ) -> Held:
-        """Fetch a manifest by its digest, and keep it: from another replica, `holder` first, else from the upstream.
+        """Fetch a manifest by its digest, and keep it: from another replica if one has it, else from the upstream.
+
+        `holder` is the one to ask first, empty for none in particular, where the repository is known to have it.
 
         Raises:
             RegistryError: the upstream has none, or failed.
         """
         if holder and (found := await self._copies.of(holder, repository, digest, patience)) is not None:
             return self.keep(repository, found)
+        is_known = holder is not None or self._store.shelf.link(repository, digest) is not None
         since = -math.inf
         for _ in range(_MOST_TRIES):
             asking = self._answers.ask(Kept, upstream, repository, digest, since=since, patience=patience)
             async with asking as question:
                 if not isinstance(question.told, Kept):
-                    held = self.keep(repository, await self._fetch(upstream, repository, digest, patience))
+                    found = await self._find(upstream, repository, digest, patience, is_known=is_known)
+                    held = self.keep(repository, found)
                     question.answered(Kept(self._answers.replica))
                     return held
                 found = await self._copies.of(question.told.holder, repository, digest, patience)
@@ -130,14 +134,18 @@ class Manifests:
                 since = question.at + MOMENT_SECONDS
         return self.keep(repository, await self._source.fetch(upstream, repository, digest))
 
-    async def _fetch(
-        self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None
+    async def _find(
+        self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool
     ) -> FetchedManifest:
-        """Return a manifest of which nobody said that its repository has it: only the upstream can say that."""
+        """Return a manifest of which no replica said that it has it.
+
+        A sibling may have it all the same, from wherever. Whether this repository has it then only the upstream tells.
+        """
         step = patience.step if patience is not None else _ignore
         if await self._copies.has_any(digest):
             with contextlib.suppress(RegistryError):
-                await self._source.head(upstream, repository, digest, step)
+                if not is_known:
+                    await self._source.head(upstream, repository, digest, step)
                 found = await self._copies.of_any(repository, digest, patience)
                 if found is not None:
                     return found

@@ -109,6 +109,7 @@ def test_knows_nothing__of_what_others_are_told_as_somebody_else(one: Replica, o
     member = UPSTREAM._replace(username="robot")
     assert other.quotas.level(member) is Level.PLENTY
     other.quotas.asked_as(member, "5a1f00c0ffee")
+    assert other.gauge() == 3
     assert other.quotas.level(member) is Level.CRITICAL
 
 

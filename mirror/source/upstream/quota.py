@@ -205,12 +205,14 @@ class Quotas:
         self._news.tell(account.scope, pause)
 
     def asked_as(self, upstream: Upstream, identity: str) -> None:
-        """Note as whom an upstream is asked from now on."""
+        """Note as whom an upstream is asked from now on, or would be if no other replica had asked."""
         key = (upstream.name, upstream.url)
         self._callers.pop(key, None)
         self._callers[key] = identity
         while len(self._callers) > _MOST_ACCOUNTS:
             del self._callers[next(iter(self._callers))]
+        if (*key, identity) not in self._accounts:
+            self._new(upstream, upstream.url, identity)
 
     def _own(self, upstream: Upstream) -> _Account | None:
         key = (upstream.name, upstream.url)
@@ -242,7 +244,7 @@ class Quotas:
 
     def _hear(self, scope: str, news: News) -> None:
         """Take in what another replica told."""
-        for account in self._accounts.values():
+        for account in list(self._accounts.values()):
             if account.scope != scope:
                 continue
             if isinstance(news, Pause):
