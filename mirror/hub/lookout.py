@@ -10,6 +10,7 @@ from typing import Any, Generic
 import structlog
 
 from mirror.config import Upstream
+from mirror.fleet import allowance
 from mirror.hub.flights import Flights, Result
 from mirror.hub.outages import Name, Outage
 from mirror.hub.patience import Patience
@@ -143,7 +144,8 @@ class Lookout(Generic[Name, Result]):
 
     async def _probe(self, upstream: Upstream, repository: Repository, name: Name) -> None:
         patience = Patience(self._seconds)
-        check = asyncio.create_task(self._check(upstream, repository, name, patience, True))
+        with allowance():
+            check = asyncio.create_task(self._check(upstream, repository, name, patience, True))
         try:
             if not await patience.outlasts(check):
                 await self._late(upstream, repository, name, is_local=patience.is_of_another)

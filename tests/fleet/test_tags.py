@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, cycle, islice
 
 import pytest
@@ -18,9 +19,9 @@ from tests.hub.pulling import asked, digest, pull, stale, status, wait_for
 from tests.replica import NO_PREFETCH
 from tests.upstream import Failure, Image, Upstream
 
-HOSTS = ("plain.test", "limited.test", "counted.test", "closed.test")
+HOSTS = ("plain.test", "limited.test", "counted.test", "closed.test", "members.test")
 PLATFORM = "linux/amd64"
-TTL = 4.0
+TTL = 3.0
 QUOTA = 100
 USER = {"username": "robot", "password": "swordfish"}
 SETTINGS = {
@@ -59,16 +60,18 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @pytest.fixture(scope="module")
 def fleet(redis: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     upstreams = {host: Upstream() for host in HOSTS}
-    upstreams["counted.test"].dials.manifest_quota_limit = QUOTA
     urls = {host: upstream.url for host, upstream in upstreams.items()}
     regions = ("eu", "eu", "eu", "us", "us", "us")
     replicas = Replicas(tmp_path_factory.mktemp("fleet"), regions, redis.url, urls, settings=SETTINGS)
     try:
         replicas.prepare()
         replicas[4].shift_clock(3600)
-        tables = {host: {"url": url, "private": "anyone"} for host, url in urls.items()}
-        tables["closed.test"] |= USER
-        replicas[5]._environment["LAYOVER_UPSTREAMS"] = json.dumps(tables)
+        for number in range(len(regions)):
+            tables = {host: {"url": url} for host, url in urls.items()}
+            tables["members.test"] |= USER
+            if number == 5:
+                tables["closed.test"] |= {**USER, "private": "anyone"}
+            replicas[number]._environment["LAYOVER_UPSTREAMS"] = json.dumps(tables)
         replicas.start()
         yield World(replicas, upstreams)
     finally:
@@ -116,39 +119,56 @@ def test_pull__a_thousand_times_within_the_ttl__nothing_is_asked(fleet: World) -
     assert fleet.replicas[0].metric("layover_fleet_seconds_count", operation="consult") == commands
 
 
-def test_pull__expired_on_all__one_head(fleet: World) -> None:
-    push(fleet, "plain.test", "expiring", "short")
-    image, upstream = "plain.test/library/expiring:short", fleet["plain.test"]
-    fleet.at_once(lambda replica: pull(replica, image))
-    expired = time.monotonic() + TTL + 0.1
-    assert asked(upstream, "library/expiring") == [("GET", "short")]
-    wait_for(expired)
-    found = fleet.at_once(lambda replica: pull(replica, image))
-    assert len({digest(each) for each in found}) == 1
-    assert not [each for each in found if "stale" in status(each)]
-    assert asked(upstream, "library/expiring") == [("GET", "short"), ("HEAD", "short")]
-
-
-def test_pull__moved__one_head_and_one_get(fleet: World) -> None:
-    push(fleet, "plain.test", "moving", "short")
-    image, upstream = "plain.test/library/moving:short", fleet["plain.test"]
-    fleet.at_once(lambda replica: pull(replica, image))
-    expired = time.monotonic() + TTL + 0.1
-    moved = push(fleet, "plain.test", "moving", "short", seed=1)
-    wait_for(expired)
-    found = fleet.at_once(lambda replica: pull(replica, image))
-    assert {digest(each) for each in found} == {moved.index.digest}
-    new = asked(upstream, "library/moving")[1:]
-    assert new == [("HEAD", "short"), ("GET", moved.index.digest)]
-
-
-def test_pull__pulled_elsewhere_long_ago__a_head_and_no_get(fleet: World) -> None:
-    pushed = push(fleet, "plain.test", "old", "short")
-    image, upstream = "plain.test/library/old:short", fleet["plain.test"]
-    digest(pull(fleet.replicas[0], image))
+@pytest.fixture(scope="module")
+def expired(fleet: World) -> dict[str, Image]:
+    """Return images by name that were pulled through every replica, and whose tags are fresh no more."""
+    wanted = [
+        ("plain.test", "expiring"),
+        ("plain.test", "moving"),
+        ("plain.test", "deleted"),
+        ("plain.test", "orphan"),
+        ("limited.test", "held"),
+        ("counted.test", "counted"),
+    ]
+    images = {name: push(fleet, host, name, "short") for host, name in wanted}
+    for host, name in wanted:
+        fleet.at_once(partial(pull, image=f"{host}/library/{name}:short"))
+        assert asked(fleet[host], f"library/{name}") == [("GET", "short")]
+    images["old"] = push(fleet, "plain.test", "old", "short")
+    digest(pull(fleet.replicas[0], "plain.test/library/old:short"))
     wait_for(time.monotonic() + TTL + 0.1)
-    assert digest(pull(fleet.replicas[3], image)) == pushed.index.digest
-    assert asked(upstream, "library/old") == [("GET", "short"), ("HEAD", "short")]
+    for upstream in fleet.upstreams.values():
+        upstream.counters.clear()
+    return images
+
+
+def test_pull__expired_on_all__one_head(fleet: World, expired: dict[str, Image]) -> None:
+    found = fleet.at_once(lambda replica: pull(replica, "plain.test/library/expiring:short"))
+    assert {digest(each) for each in found} == {expired["expiring"].index.digest}
+    assert not [each for each in found if "stale" in status(each)]
+    assert not [each for each in found if int(each.headers["Age"]) > 60]
+    assert asked(fleet["plain.test"], "library/expiring") == [("HEAD", "short")]
+
+
+@pytest.mark.usefixtures("expired")
+def test_pull__moved__one_head_and_one_get(fleet: World) -> None:
+    moved = push(fleet, "plain.test", "moving", "short", seed=1)
+    found = fleet.at_once(lambda replica: pull(replica, "plain.test/library/moving:short"))
+    assert {digest(each) for each in found} == {moved.index.digest}
+    assert asked(fleet["plain.test"], "library/moving") == [("HEAD", "short"), ("GET", moved.index.digest)]
+
+
+def test_pull__pulled_elsewhere_long_ago__a_head_and_no_get(fleet: World, expired: dict[str, Image]) -> None:
+    assert digest(pull(fleet.replicas[3], "plain.test/library/old:short")) == expired["old"].index.digest
+    assert asked(fleet["plain.test"], "library/old") == [("HEAD", "short")]
+
+
+@pytest.mark.usefixtures("expired")
+def test_pull__deleted__asked_once_and_confirmed_once(fleet: World) -> None:
+    fleet["plain.test"].remove("library/deleted", "short")
+    found = fleet.at_once(lambda replica: pull(replica, "plain.test/library/deleted:short"))
+    assert {each.status for each in found} == {404}
+    assert asked(fleet["plain.test"], "library/deleted") == [("HEAD", "short"), ("GET", "short")]
 
 
 def test_pull__missing__asked_once(fleet: World) -> None:
@@ -157,23 +177,8 @@ def test_pull__missing__asked_once(fleet: World) -> None:
     assert asked(fleet["plain.test"], "library/missing") == [("GET", "1")]
 
 
-def test_pull__deleted__asked_once_and_confirmed_once(fleet: World) -> None:
-    push(fleet, "plain.test", "deleted", "short")
-    image, upstream = "plain.test/library/deleted:short", fleet["plain.test"]
-    fleet.at_once(lambda replica: pull(replica, image))
-    expired = time.monotonic() + TTL + 0.1
-    upstream.remove("library/deleted", "short")
-    wait_for(expired)
-    found = fleet.at_once(lambda replica: pull(replica, image))
-    assert {each.status for each in found} == {404}
-    assert asked(upstream, "library/deleted") == [("GET", "short"), ("HEAD", "short"), ("GET", "short")]
-
-
-def test_pull__limited_on_one__the_others_do_not_ask(fleet: World) -> None:
-    held = push(fleet, "limited.test", "held", "short")
-    upstream = fleet["limited.test"]
-    fleet.at_once(lambda replica: pull(replica, "limited.test/library/held:short"))
-    wait_for(time.monotonic() + TTL + 0.1)
+def test_pull__limited_on_one__the_others_do_not_ask(fleet: World, expired: dict[str, Image]) -> None:
+    held, upstream = expired["held"], fleet["limited.test"]
     upstream.dials.failures = [Failure(429, retry_after="600")]
     assert pull(fleet.replicas[0], "limited.test/library/absent:1").status == 429
     answer = pull(fleet.replicas[0], "limited.test/library/held:short")
@@ -196,23 +201,18 @@ def _is_limited(replica: Member) -> Callable[[], bool]:
     return lambda: pull(replica, next(names)).status == 429
 
 
-def test_pull__quota__is_that_of_all(fleet: World) -> None:
+def test_pull__quota__is_that_of_all(fleet: World, expired: dict[str, Image]) -> None:
     upstream = fleet["counted.test"]
-    push(fleet, "counted.test", "expiring", "short")
-    upstream.dials.manifest_quota = QUOTA
-    fleet.at_once(lambda replica: pull(replica, "counted.test/library/expiring:short"))
-    expired = time.monotonic() + TTL + 0.1
-    assert upstream.dials.manifest_quota == QUOTA - 1
-    upstream.dials.manifest_quota = 12
+    upstream.dials.manifest_quota, upstream.dials.manifest_quota_limit = 12, QUOTA
     push(fleet, "counted.test", "another")
     digest(pull(fleet.replicas[0], "counted.test/library/another:1"))
     for replica in fleet.all:
         until(_has_left(replica, 11), f"{replica.store.name} knows what is left")
         assert replica.metric("layover_upstream_quota_limit", upstream="counted.test") == QUOTA
-    wait_for(expired)
-    found = fleet.at_once(lambda replica: pull(replica, "counted.test/library/expiring:short"))
-    assert {status(each) for each in found} == {stale("quota")}
-    assert asked(upstream, "library/expiring") == [("GET", "short")]
+    state = expired["counted"].index.digest
+    found = fleet.at_once(lambda replica: pull(replica, "counted.test/library/counted:short"))
+    assert {(digest(each), status(each)) for each in found} == {(state, stale("quota"))}
+    assert asked(upstream, "library/counted") == []
 
 
 def _has_left(replica: Member, remaining: int) -> Callable[[], bool]:
@@ -221,10 +221,7 @@ def _has_left(replica: Member, remaining: int) -> Callable[[], bool]:
 
 def test_pull__denied_to_nobody__is_there_for_who_has_credentials(fleet: World) -> None:
     upstream = fleet["closed.test"]
-    upstream.dials.auth = "bearer"
-    upstream.dials.users = {USER["username"]: USER["password"]}
-    upstream.dials.private = {"library/private"}
-    upstream.dials.token_denied = 401
+    _close(upstream, "library/private")
     image = push(fleet, "closed.test", "private")
     name = "closed.test/library/private:1"
     *nobodies, robot = fleet.all
@@ -235,3 +232,82 @@ def test_pull__denied_to_nobody__is_there_for_who_has_credentials(fleet: World) 
     for replica in nobodies:
         assert pull(replica, name).status in {403, 404}
         assert pull(replica, f"closed.test/library/private@{image.index.digest}").status in {403, 404}
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_pull__with_credentials__one_verdict(fleet: World, is_private: bool) -> None:
+    upstream, name = fleet["members.test"], f"verdict{int(is_private)}"
+    _close(upstream, f"library/{name}" if is_private else "library/another")
+    push(fleet, "members.test", name)
+    found = fleet.at_once(lambda replica: pull(replica, f"members.test/library/{name}:1"))
+    assert {each.status for each in found} == {403 if is_private else 200}
+    # A challenge is answered with a token, which nobody is given for what is private.
+    with_token = [] if is_private else [("HEAD", "1"), ("GET", "1")]
+    assert asked(upstream, f"library/{name}") == [("HEAD", "1"), *with_token]
+
+
+@pytest.mark.usefixtures("expired")
+def test_pull__who_asks_is_killed__another_asks(fleet: World) -> None:
+    upstream, image = fleet["plain.test"], "plain.test/library/orphan:short"
+    asker, waiter = fleet.replicas[2], fleet.replicas[3]
+    upstream.dials.black_hole, upstream.dials.black_hole_times = {"manifest"}, 1
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(pull, asker, image)
+        until(lambda: asked(upstream, "library/orphan"), "the upstream is asked")
+        # The other one waits for its answer, and has its own for the meantime.
+        assert status(pull(waiter, image)) == stale("timeout")
+        assert asked(upstream, "library/orphan") == [("HEAD", "short")]
+        assert status(asking.result()) == stale("timeout")
+        asker.kill()
+    try:
+        until(lambda: "stale" not in status(pull(waiter, image)), "another one asks")
+    finally:
+        fleet.replicas.start()
+
+
+def test_pull__who_asks_for_what_nobody_has_is_killed__another_asks(fleet: World) -> None:
+    pushed = push(fleet, "plain.test", "abandoned")
+    upstream, image = fleet["plain.test"], "plain.test/library/abandoned:1"
+    asker, waiter = fleet.replicas[2], fleet.replicas[3]
+    upstream.dials.black_hole, upstream.dials.black_hole_times = {"manifest"}, 1
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(pull, asker, image)
+        until(lambda: asked(upstream, "library/abandoned"), "the upstream is asked")
+        waiting = threads.submit(pull, waiter, image)
+        asker.kill()
+        try:
+            assert digest(waiting.result()) == pushed.index.digest
+            assert asking.exception() is not None
+        finally:
+            fleet.replicas.start()
+    assert asked(upstream, "library/abandoned") == [("GET", "1")] * 2
+
+
+@pytest.mark.parametrize("way", ["pause", "kill"])
+def test_pull__redis_goes_away__each_asks_for_itself(fleet: World, redis: Valkey, way: str) -> None:
+    pushed = push(fleet, "plain.test", f"alone-{way}")
+    image = f"plain.test/library/alone-{way}:1"
+    waited = [replica.metric("layover_fleet_seconds_sum", operation="consult") for replica in fleet.all]
+    (redis.pause if way == "pause" else redis.kill)()
+    try:
+        found = fleet.at_once(lambda replica: pull(replica, image))
+        assert {digest(each) for each in found} == {pushed.index.digest}
+        # 250 ms at most, and what a machine takes that is busy with six replicas.
+        for replica, before in zip(fleet.all, waited, strict=True):
+            assert replica.metric("layover_fleet_seconds_sum", operation="consult") - before < 1
+        assert set(asked(fleet["plain.test"], f"library/alone-{way}")) == {("GET", "1")}
+        until(lambda: not any(replica.metric("layover_fleet_up") for replica in fleet.all), "all know that it is away")
+    finally:
+        (redis.resume if way == "pause" else redis.start)()
+    fleet.replicas.wait()
+    push(fleet, "plain.test", f"again-{way}")
+    fleet.at_once(lambda replica: pull(replica, f"plain.test/library/again-{way}:1"))
+    assert asked(fleet["plain.test"], f"library/again-{way}") == [("GET", "1")]
+
+
+def _close(upstream: Upstream, repository: str) -> None:
+    """Have a repository closed to all but the robot."""
+    upstream.dials.auth = "bearer"
+    upstream.dials.users = {USER["username"]: USER["password"]}
+    upstream.dials.private = {repository}
+    upstream.dials.token_denied = 401
