@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -94,13 +95,15 @@ class Tags:
     async def _bring(self, upstream: Upstream, repository: Repository, tag: Tag, identity: str) -> Held:
         """Return what a tag points to of which nothing is held."""
         question: Question[Pointed] = Question()
+        state = self._store.shelf.tag(repository, tag)
+        since = -math.inf if state is None else state.checked_at
         try:
             async with self._answers.ask(Pointed, upstream, repository, tag) as question:
                 if question.told is None:
                     return await self._get(upstream, repository, tag, question)
-                if self._is_believed(repository, tag, question):
+                if question.at > since and self._is_believed(repository, tag, question):
                     return await self._believe(upstream, repository, tag, question)
-            since = max(time.time() - self._freshness.ttl(repository, tag), question.at + MOMENT_SECONDS)
+            since = max(since, time.time() - self._freshness.ttl(repository, tag), question.at + MOMENT_SECONDS)
             async with self._answers.ask(Pointed, upstream, repository, tag, since=since) as question:
                 if question.told is None:
                     return await self._look_up(upstream, repository, tag, question)
