@@ -280,7 +280,7 @@ class Fill:
             await self._on_disk(lambda: partial.publish(self._store.content))
         finally:
             self._store.naming.discard(self.digest)
-        self._store.objects["blob"] += 1
+        self._store.published(self.digest, partial.segments.total)
 
     def _readable_end(self, offset: int) -> int:
         """Return how far may be read from `offset` on: what is there, but for the tail until it verified."""
