@@ -15,6 +15,7 @@ import structlog
 from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.eviction import Janitor
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.listings import Listings
@@ -22,6 +23,7 @@ from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
+from mirror.observe.audit import Evictions
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
@@ -75,6 +77,8 @@ class HubApp:
         check(settings.upstreams.all)
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
+        self.evictions = Evictions(settings.store.path / "audit", metrics)
+        self.janitor = Janitor(self.store, settings.store, self.evictions)
         self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials)
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
@@ -97,6 +101,7 @@ class HubApp:
         await self.admin.start(self._settings.server.admin_listen)
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        await self.janitor.start()
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -144,6 +149,7 @@ class HubApp:
         await self.hub.close()
         await self._client.close()
         await self._credentials.close()
+        await self.janitor.close()
         await self.store.close()
         await self.admin.stop()
 

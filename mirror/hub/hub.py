@@ -126,7 +126,7 @@ class LocalHub:
         self._reported[door] = time.monotonic()
         came, self._report_came = self._report_came, asyncio.Event()
         came.set()
-        self._store.shelf.add_used(used)
+        self._store.usage.told(door, used)
 
     async def gather_reports(self) -> None:
         """Have the tally show what doors of other processes counted by now, if they tell it soon."""

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from mirror.oci.manifest import is_manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.holds import Holds
 from mirror.store.journal import Journal
-from mirror.store.partial import Partial, clear_leftovers, leftovers
+from mirror.store.partial import Leftover, Partial, clear_leftovers, leftovers
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
@@ -304,6 +304,7 @@ class Store:
         return await asyncio.shield(asyncio.ensure_future(self._forget(digests)))
 
     async def _forget(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
+        await self.room.counted()  # or nobody could tell whether what goes was counted
         going = [each for each in digests if each not in self._publishing and each not in self.naming]
         loop = asyncio.get_running_loop()
         removed = await loop.run_in_executor(self.disk, lambda: [self._removed(digest) for digest in going])
@@ -321,25 +322,26 @@ class Store:
         self.room.free(sum(freed.values()))
         return freed
 
-    async def forget_leftovers(self, amount: int, unchanged_for: float) -> int:
-        """Delete partial files, oldest first, that no fill has had for so many seconds; return what went.
+    async def forget_leftovers(self, amount: int, unchanged_for: float) -> Sequence[Leftover]:
+        """Delete partial files, oldest first, that no fill has had for so many seconds; return which went.
 
         It ends once at least `amount` bytes went.
         """
         before = time.time() - unchanged_for
         freed = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear, amount, before)
-        self.room.free(freed)
+        self.room.free(sum(each.size for each in freed))
         return freed
 
-    def _clear(self, amount: int, before: float) -> int:
-        freed = 0
+    def _clear(self, amount: int, before: float) -> Sequence[Leftover]:
+        freed: list[Leftover] = []
         with self._opening:
             used = {partial.path for partial in self._partials if partial.is_open}
             for each in leftovers(self.path / "partial", self._boot_id, used):
-                if freed >= amount or each.changed > before:
+                if amount <= 0 or each.changed > before:
                     break
                 each.remove()
-                freed += each.size
+                amount -= each.size
+                freed.append(each)
         return freed
 
     def _removed(self, digest: Digest) -> _Removed | None:
