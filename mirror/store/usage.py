@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class _Reading(NamedTuple):
     """What a door reads, believed until a moment on the monotonic clock."""
 
     until: float
-    digests: Set[Digest]
+    digests: AbstractSet[Digest]
 
 
 class Usage:

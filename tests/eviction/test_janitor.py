@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,8 +103,8 @@ def test_lets_go__what_was_not_used_for_long(tmp_path: Path, registry: Upstream)
     store = tmp_path / "store"
     with replica(store, registry, {"LAYOVER_STORE__UNUSED_FOR": "3s"}) as running:
         assert pull(running, digest).digest == digest
+        manifest = running.url + "/v2/library/unused/manifests/1"
         for _ in range(12):  # four seconds and more of use
-            manifest = running.url + "/v2/library/unused/manifests/1"
             assert _status(manifest) == 200
             time.sleep(0.4)
         eventually(lambda: not is_held(store, digest), "the unused one has gone", 20)
@@ -153,8 +154,6 @@ def test_makes_room__on_a_file_system_that_others_filled(tmp_path: Path, registr
 
 
 def _status(url: str) -> int:
-    import urllib.request
-
     with urllib.request.urlopen(url, timeout=30) as answer:
         answer.read()
         return int(answer.status)
