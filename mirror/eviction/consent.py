@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from mirror.eviction.plan import Candidate
@@ -49,6 +49,10 @@ class Consent:
     def was_spare(self, digest: Digest) -> bool:
         """Say whether another replica had a digest too when that was last known."""
         return digest in self._spares
+
+    def used(self, counts: Mapping[Digest, int]) -> None:
+        """Tell the fleet how often digests were used here."""
+        self._coordinator.used(counts)
 
     async def spares(self, candidates: Sequence[Candidate], least: int) -> list[Candidate]:
         """Return those of which at least `least` other replicas have a copy, scored by how the fleet uses them."""

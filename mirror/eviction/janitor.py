@@ -92,6 +92,8 @@ class Janitor:
         for digest, use in used.items():
             if use.times:
                 self._popularity.note(digest, use.last, use.times)
+        if self._consent is not None:
+            self._consent.used({digest: use.times for digest, use in used.items() if use.times})
 
     def _wake(self) -> None:
         if time.monotonic() >= self._rests_until:
@@ -249,7 +251,7 @@ class Janitor:
     def _plan(self) -> Plan:
         now = time.time()
         plan = Plan(now)
-        for held in self._store.content.held():
+        for held in self._store.content.files():
             plan.add(held.digest, held.taken, held.used, self._popularity.of(held.digest, now))
             if len(plan) % _ROWS_AT_ONCE == 0:
                 time.sleep(_BREATH_SECONDS)

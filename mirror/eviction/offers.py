@@ -14,7 +14,7 @@ from mirror.fleet import Coordinator, Message, Sibling
 from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
 from mirror.oci.reference import Repository, is_name
-from mirror.store import Store
+from mirror.store import Link, Store
 
 _KIND = "offer"
 _MOST_AT_ONCE = 16
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.2
 _SPARE_ROOM = 0.2
 _MOST_TAKEN_AT_ONCE = 4
 
-Take = Callable[[Repository, Digest], Awaitable[None]]
+Take = Callable[[Repository, Digest, bool], Awaitable[None]]
 
 
 class _Offer(msgspec.Struct, frozen=True):
@@ -34,13 +34,14 @@ class _Offer(msgspec.Struct, frozen=True):
     repository: str
     digest: str
     size: int
+    is_manifest: bool
 
 
 class Offers:
     """Offers and takes last copies."""
 
     def __init__(self, coordinator: Coordinator, store: Store, take: Take) -> None:
-        """Offer what `store` has; `take` brings in what is offered to this replica."""
+        """Offer what `store` has; `take` brings in a blob, or a manifest, that another one offers."""
         self._coordinator = coordinator
         self._store = store
         self._take = take
@@ -66,10 +67,10 @@ class Offers:
             taker = max(
                 self._coordinator.siblings.values(), key=lambda sibling: room.get(sibling.identity, 0), default=None
             )
-            repository = self._repository(each.digest, upstreams)
-            if taker is None or repository is None or room.get(taker.identity, 0) < each.size:
+            link = self._public(each.digest, upstreams)
+            if taker is None or link is None or room.get(taker.identity, 0) < each.size:
                 continue
-            if await self._send(taker, _Offer(repository, each.digest, each.size)):
+            if await self._send(taker, _Offer(link.origin, each.digest, each.size, link.media_type is not None)):
                 room[taker.identity] -= each.size
                 offered.append(each.digest)
         await self._taken(offered)
@@ -87,13 +88,10 @@ class Offers:
     def _upstreams(self) -> set[str]:
         return {name.partition("/")[0] for name in self._store.shelf.repositories()}
 
-    def _repository(self, digest: Digest, upstreams: set[str]) -> str | None:
-        """Return a public repository that has a digest; what is private is offered to nobody."""
-        for upstream in upstreams:
-            link = self._store.shelf.link(upstream, digest)
-            if link is not None and link.origin:
-                return link.origin
-        return None
+    def _public(self, digest: Digest, upstreams: set[str]) -> Link | None:
+        """Return a digest's link to a public repository; what is private is offered to nobody."""
+        links = (self._store.shelf.link(upstream, digest) for upstream in upstreams)
+        return next((link for link in links if link is not None and link.origin), None)
 
     def _offered(self, message: Message) -> None:
         try:
@@ -107,12 +105,12 @@ class Offers:
         room = self._store.room
         may_take = room.is_counted and room.fits(offer.size, _SPARE_ROOM) and len(self._taking) < _MOST_TAKEN_AT_ONCE
         if may_take and self._store.content.size(digest) is None:
-            task = asyncio.create_task(self._bring(Repository(upstream, name), digest))
+            task = asyncio.create_task(self._bring(Repository(upstream, name), digest, offer.is_manifest))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
 
-    async def _bring(self, repository: Repository, digest: Digest) -> None:
+    async def _bring(self, repository: Repository, digest: Digest, is_manifest: bool) -> None:
         try:
-            await self._take(repository, digest)
+            await self._take(repository, digest, is_manifest)
         except LayoverError as error:
             self._log.info("an offered copy could not be taken", digest=digest, error=str(error))

@@ -14,6 +14,7 @@ class Alone:
 
     is_up = False
     state = "alone"
+    boot = ""
 
     def __init__(self, identity: str, region: str) -> None:
         self.identity = identity
@@ -103,7 +104,7 @@ class Alone:
         """See `Coordinator`."""
         return None
 
-    async def orders(self, after: int) -> Sequence[Order]:  # noqa: ARG002 - the Protocol's
+    async def orders(self, after: int) -> Sequence[Order] | None:  # noqa: ARG002 - the Protocol's
         """See `Coordinator`."""
         return ()
 

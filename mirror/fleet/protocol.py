@@ -14,7 +14,8 @@ class Sibling(msgspec.Struct, frozen=True):
     """Another live replica, as its last heartbeat told.
 
     `identity` is the UUID of its store, `label` what its users call it, `url` where its data port is reached. `room` is
-    how many bytes its store may still take, `load` how many answers and fills are under way.
+    how many bytes its store may still take, `load` how many answers and fills are under way. `boot` is another text
+    each time that it starts.
     """
 
     identity: str
@@ -24,6 +25,7 @@ class Sibling(msgspec.Struct, frozen=True):
     version: str
     room: int = 0
     load: int = 0
+    boot: str = ""
 
 
 class Filler(msgspec.Struct, frozen=True):
@@ -135,6 +137,10 @@ class Coordinator(Protocol):
         """This replica's region."""
 
     @property
+    def boot(self) -> str:
+        """A text that is another each time that the replica starts."""
+
+    @property
     def is_up(self) -> bool:
         """Whether the fleet can be asked: Redis answers, and this replica is a proven member."""
 
@@ -242,8 +248,11 @@ class Coordinator(Protocol):
     async def order(self, verb: str, what: str) -> Order | None:
         """Give an order to every replica, this one included; None if the fleet cannot be asked: carry it out alone."""
 
-    async def orders(self, after: int) -> Sequence[Order]:
-        """Return the orders with higher numbers, oldest first."""
+    async def orders(self, after: int) -> Sequence[Order] | None:
+        """Return the orders with higher numbers, oldest first; None if the fleet cannot be asked.
+
+        That, `order` and `restore` work as soon as Redis answers, also before this replica is a proven member.
+        """
 
     async def restore(self, orders: Sequence[Order]) -> None:
         """Give orders back, under their numbers, to a Redis that has lost them."""

@@ -20,6 +20,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Registry = CollectorRegistry
 _FIRST_BYTE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ANSWER_LABELS = ("upstream", "kind", "outcome")
+_FLEET = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _FILL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -39,6 +40,7 @@ class DoorMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._refused: dict[str, int] = {}
         registry.register(self)
 
     def answered(self, upstream: str, kind: str, outcome: str, sent: int, first_byte: float) -> None:
@@ -51,8 +53,22 @@ class DoorMetrics(Collector):
         tally.seconds += first_byte
         tally.counts[bisect_left(_FIRST_BYTE, first_byte)] += 1
 
+    def refuse_siblings_for(self, reasons: Iterable[str]) -> None:
+        """Show for each of these reasons how many requests of siblings were refused, from the first scrape on."""
+        self._refused = dict.fromkeys(reasons, 0)
+
+    def refused_sibling(self, reason: str) -> None:
+        """Count a request that claims to be a sibling's, and was refused. One thread."""
+        self._refused[reason] += 1
+
     def collect(self) -> Iterator[Metric]:
         """Yield the series as they stand. Any thread."""
+        refused = CounterMetricFamily(
+            "layover_sibling_refused", "Requests refused that claim to be a sibling's.", labels=("reason",)
+        )
+        for reason, count in self._refused.items():
+            refused.add_metric((reason,), count)
+        yield refused
         requests = CounterMetricFamily("layover_requests", "Requests of clients.", labels=_ANSWER_LABELS)
         sent = CounterMetricFamily("layover_response_bytes", "Body bytes sent to clients.", labels=_ANSWER_LABELS)
         first_bytes: dict[tuple[str, str], _Tally] = {}
@@ -106,6 +122,9 @@ class HubMetrics:
         self.upstream_retries = Counter(
             "layover_upstream_retries", "Requests to upstreams made again.", ("upstream", "reason"), registry=registry
         )
+        self.sibling_bytes = Counter(
+            "layover_sibling_bytes", "Body bytes received from siblings.", ("peer_region",), registry=registry
+        )
         self.upstream_up = Gauge(
             "layover_upstream_up",
             "1 while an upstream is asked, 0 while it is left alone.",
@@ -143,6 +162,22 @@ class HubMetrics:
             "layover_evicted_bytes", "Bytes that went from the store.", ("reason",), registry=registry
         )
         self.store_objects = Gauge("layover_store_objects", "What the store holds.", ("kind",), registry=registry)
+        self.fleet_up = Gauge(
+            "layover_fleet_up", "1 while the fleet can be asked, 0 while the replica is alone.", registry=registry
+        )
+        self.fleet_replicas = Gauge(
+            "layover_fleet_replicas",
+            "Live replicas of the fleet, this one among them.",
+            ("peer_region",),
+            registry=registry,
+        )
+        self.fleet_seconds = Histogram(
+            "layover_fleet_seconds",
+            "From a question to the fleet to its answer, or to its absence.",
+            ("operation",),
+            buckets=_FLEET,
+            registry=registry,
+        )
         self.build_info = Gauge("layover_build_info", "Always 1.", ("version",), registry=registry)
 
 

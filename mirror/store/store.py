@@ -75,8 +75,10 @@ class Store:
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
         self.naming: set[Digest] = set()
+        self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
+        self.on_manifest: Callable[[Digest, int], None] = lambda _digest, _size: None
         self._settings = settings
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
@@ -404,3 +406,4 @@ class Store:
         self.objects["manifest"] += 1
         self._count_blocks(digest, len(body))
         self.shelf.unpublished.discard(digest)
+        self.on_manifest(digest, len(body))
