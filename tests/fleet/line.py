@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -189,9 +188,9 @@ def _inode(port: int) -> str:
 def _has_socket(pid: int, inode: str) -> bool:
     """Say whether a process, or one of its children, has a socket open."""
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
+        for name in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                if str(Path(entry.path).readlink()) == f"socket:[{inode}]":
+                if str(name.readlink()) == f"socket:[{inode}]":
                     return True
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
