@@ -14,6 +14,7 @@ from mirror.oci.digest import Digest
 
 # A keeper promises to keep a digest for so long: until then the fleet knows that there is one copy less.
 _HOLD_SECONDS = 60.0
+_QUESTIONS_AT_ONCE = 8
 
 
 class Keepers(Protocol):
@@ -79,9 +80,13 @@ class Consent:
         The others count as held again. Nothing may go if the fleet went away meanwhile.
         """
         leaves = await self._coordinator.release([Wish(each.digest, each.size, least) for each in candidates])
-        confirmed = await asyncio.gather(
-            *(self._confirmed(each, leaves.get(each.digest), least) for each in candidates)
-        )
+        lines = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+        async def confirmed_in_turn(candidate: Candidate) -> Grant | None:
+            async with lines:
+                return await self._confirmed(candidate, leaves.get(candidate.digest), least)
+
+        confirmed = await asyncio.gather(*map(confirmed_in_turn, candidates))
         return [grant for grant in confirmed if grant is not None]
 
     async def _confirmed(self, candidate: Candidate, leave: Leave | None, least: int) -> Grant | None:
