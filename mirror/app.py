@@ -18,6 +18,7 @@ from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.config.units import Secret
+from mirror.eviction import Consent, Janitor, Offers
 from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
@@ -32,6 +33,7 @@ from mirror.hub.prefetch import Prefetch
 from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
+from mirror.observe.audit import Evictions
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
@@ -128,9 +130,19 @@ class HubApp:
         supplier = Supplier(self.store, blobs, self.coordinator)
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
+        self.evictions = Evictions(settings.store.path / "audit", metrics)
+        self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
+        self.janitor = self._janitor()
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+
+    def _janitor(self) -> Janitor:
+        """Return what makes room, with the consent of the fleet if there is one."""
+        settings, consent = self._settings, None
+        if settings.fleet.is_shared:
+            consent = Consent(self.coordinator, self._siblings, settings.fleet.min_copies)
+        return Janitor(self.store, settings.store, self.evictions, consent, self._offers)
 
     def membership(self) -> Membership | None:
         """Return what the replica is in its fleet; None without one."""
@@ -150,6 +162,7 @@ class HubApp:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        await self.janitor.start()
         await loop.run_in_executor(self._pools.disk, self._identity.load)
         if isinstance(self.coordinator, Alone):
             self.coordinator.identity = self._identity.uuid
@@ -221,6 +234,7 @@ class HubApp:
             if task is not None:
                 task.cancel()
         await self._inventory.close()
+        await self.janitor.close()
         await self.hub.close()
         await self._answers.close()
         await self.coordinator.close()

@@ -12,6 +12,7 @@ from mirror.observe.cache_status import CacheStatus
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, Repository
+from mirror.oci.use import Use
 
 
 class ManifestFound(msgspec.Struct, frozen=True):
@@ -179,8 +180,8 @@ class Hub(Protocol):
     async def sibling_has(self, digest: Digest, seconds: float) -> bool:
         """Say whether a digest is held, whole and verified, and keep it for so long, whatever has to go."""
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
-        """Tell what a door of another process counted so far, and which digests it served and when."""
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
+        """Tell what a door of another process counted so far, and how it used which digests since it told last."""
 
     async def changes(self, seen: str) -> Changes:
         """Return what changed since `seen`, at first empty; with nothing soon, if nothing changes."""

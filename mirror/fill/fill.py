@@ -202,7 +202,8 @@ class Fill:
     async def _receive(self, partial: Partial) -> None:
         """Bring in what is missing, and verify it all."""
         start, span, stream = partial.segments.end_from(0), None, None
-        await self._store.room.ready(self.size or _CLAIM_STEP)
+        if self.size is not None:
+            await self._room_made()
         if not await self._claimed():
             await self._lose_room()
             return
@@ -210,6 +211,7 @@ class Fill:
             await self._turn.comes()
             span, stream = await self._open(partial)
             self.size = partial.size = self._sources.size
+            await self._room_made()
             if not await self._claimed():
                 await stream.close()
                 await self._lose_room()
@@ -333,7 +335,7 @@ class Fill:
             await self._on_disk(lambda: partial.publish(self._store.content))
         finally:
             self._store.naming.discard(self.digest)
-        self._store.objects["blob"] += 1
+        self._store.published(self.digest, partial.segments.total)
 
     def _readable_end(self, offset: int) -> int:
         """Return how far may be read from `offset` on: what is there, but for the tail until it verified."""
@@ -358,6 +360,13 @@ class Fill:
             return False
         self._promised += more
         return True
+
+    async def _room_made(self) -> None:
+        """Wait a little, if need be, until there may be room for what is missing."""
+        assert self._partial is not None
+        missing = _CLAIM_STEP if self.size is None else self.size - self._partial.segments.total
+        if missing > self._promised:
+            await self._store.room.ready(missing - self._promised, 0.0 if self.is_read else SPARE_ROOM)
 
     async def _claimed(self) -> bool:
         """Have room promised for all that is missing; what nobody reads gives way to what somebody does."""

@@ -35,6 +35,7 @@ from mirror.observe.tally import Tally
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Reference, Repository
+from mirror.oci.use import Use
 from mirror.source.upstream import Listed
 from mirror.store import Store
 
@@ -144,6 +145,18 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))
 
+    async def take(self, repository: Repository, digest: Digest, is_manifest: bool) -> None:
+        """Bring in a manifest or a blob that another replica offers.
+
+        Raises:
+            RegistryError: it cannot be had.
+        """
+        upstream = self._upstream(repository)
+        if is_manifest:
+            await self._manifests.find(upstream, repository, digest)
+        else:
+            await self._blobs.bring(upstream, repository, digest)
+
     async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
         """See `channel.Hub`."""
         return await self._supplier.blob(asker, followers, digest)
@@ -156,13 +169,13 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._supplier.has(digest, seconds)
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         """See `channel.Hub`."""
         self.tally.put(door, samples)
         self._reported[door] = time.monotonic()
         came, self._report_came = self._report_came, asyncio.Event()
         came.set()
-        self._store.shelf.add_used(used)
+        self._store.usage.told(door, used)
 
     async def gather_reports(self) -> None:
         """Have the tally show what doors of other processes counted by now, if they tell it soon."""

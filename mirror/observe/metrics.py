@@ -155,6 +155,12 @@ class HubMetrics:
         )
         self.store_bytes = Gauge("layover_store_bytes", "Bytes that the store takes.", registry=registry)
         self.store_capacity = Gauge("layover_store_capacity_bytes", "The store's high mark.", registry=registry)
+        self.evictions = Counter(
+            "layover_evictions", "Objects that went from the store.", ("reason",), registry=registry
+        )
+        self.evicted_bytes = Counter(
+            "layover_evicted_bytes", "Bytes that went from the store.", ("reason",), registry=registry
+        )
         self.store_objects = Gauge("layover_store_objects", "What the store holds.", ("kind",), registry=registry)
         self.fleet_up = Gauge(
             "layover_fleet_up", "1 while the fleet can be asked, 0 while the replica is alone.", registry=registry

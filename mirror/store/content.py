@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mirror.oci.digest import Digest
 
 _READ_BYTES = 64 * 1024
+_BLOCK = 512
+_ALGORITHMS = ("sha256", "sha512")
+
+
+class Held(NamedTuple):
+    """A content file: its length, what its blocks take, both in bytes, and its last use in seconds since the epoch."""
+
+    digest: Digest
+    size: int
+    taken: int
+    used: float
 
 
 class Content:
@@ -18,6 +31,7 @@ class Content:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._published: set[str] | None = None
+        self.reading: Counter[Digest] = Counter()
 
     def path(self, digest: Digest) -> str:
         """Return where `digest` lies, held or not."""
@@ -69,6 +83,47 @@ class Content:
         source.replace(target)
         sync(target.parent)
 
+    def begin_reading(self, digest: Digest) -> None:
+        """Note that this process begins to read `digest` for a client."""
+        self.reading[digest] += 1
+
+    def end_reading(self, digest: Digest) -> None:
+        """Note that it has ended."""
+        self.reading[digest] -= 1
+        if self.reading[digest] <= 0:
+            del self.reading[digest]
+
+    def remove(self, digest: Digest) -> int | None:
+        """Delete the content of `digest`; who has it open goes on reading. Return what it took, None if it was gone.
+
+        Raises:
+            OSError: the disk is broken or read-only.
+        """
+        path = self.path(digest)
+        try:
+            taken = os.stat(path).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
+            os.unlink(path)  # noqa: PTH108 - the path is text
+        except FileNotFoundError:
+            return None
+        return taken
+
+    def taken(self, digest: Digest) -> int | None:
+        """Return how many bytes the blocks of `digest` take, None if it is not held."""
+        try:
+            return os.stat(self.path(digest)).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
+        except FileNotFoundError:
+            return None
+
+    def files(self) -> Iterator[Held]:
+        """Yield what is held, in no order; a file that comes or goes meanwhile may be missed."""
+        for algorithm in _ALGORITHMS:
+            for first in range(256):
+                with contextlib.suppress(OSError), os.scandir(f"{self._root}/{algorithm}/{first:02x}") as entries:
+                    for entry in entries:
+                        found = _held(algorithm, entry)
+                        if found is not None:
+                            yield found
+
     def folders(self) -> list[str]:
         """Return the folders that content lies in."""
         return [str(folder) for folder in Path(self._root).glob("*/*")]
@@ -100,10 +155,19 @@ class Content:
         return found()
 
 
+def _held(algorithm: str, entry: os.DirEntry[str]) -> Held | None:
+    try:
+        digest = Digest.parse(f"{algorithm}:{entry.name}")
+        facts = entry.stat()
+    except (OSError, ValueError):
+        return None
+    return Held(digest, facts.st_size, facts.st_blocks * _BLOCK, facts.st_atime)
+
+
 def _size_on_disk(entry: os.DirEntry[str]) -> int | None:
     """Return a file's size in bytes as its blocks count, None if it is no file, or gone."""
     try:
-        return entry.stat().st_blocks * 512 if entry.is_file() else None
+        return entry.stat().st_blocks * _BLOCK if entry.is_file() else None
     except OSError:
         return None
 

@@ -25,6 +25,7 @@ from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Reference, Repository, Tag
+from mirror.oci.use import Use
 from tests.channel.conftest import eventually
 
 _REPOSITORY = Repository("docker.io", "library/any")
@@ -91,7 +92,7 @@ class _Stub:
     async def sibling_has(self, digest: Digest, seconds: float) -> bool:
         return False
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         return
 
     async def changes(self, seen: str) -> Changes:
