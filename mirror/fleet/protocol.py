@@ -242,8 +242,11 @@ class Coordinator(Protocol):
     async def order(self, verb: str, what: str) -> Order | None:
         """Give an order to every replica, this one included; None if the fleet cannot be asked: carry it out alone."""
 
-    async def orders(self, after: int) -> Sequence[Order]:
-        """Return the orders with higher numbers, oldest first."""
+    async def orders(self, after: int) -> Sequence[Order] | None:
+        """Return the orders with higher numbers, oldest first; None if Redis does not answer.
+
+        A replica need not be a proven member for it: it carries out what it missed before its data port listens.
+        """
 
     async def restore(self, orders: Sequence[Order]) -> None:
         """Give orders back, under their numbers, to a Redis that has lost them."""

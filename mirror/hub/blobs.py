@@ -7,6 +7,7 @@ import itertools
 import math
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -67,6 +68,12 @@ class Blobs:
         if tasks:
             await asyncio.wait(tasks)
         await self._sizes.close()
+
+    def forget(self, is_meant: Callable[[str, Digest], bool]) -> None:
+        """Keep nothing of the fills that are under way of what was purged; their readers read on."""
+        for fill in self._active.values():
+            if is_meant(str(fill.repository), fill.digest):
+                fill.forget()
 
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
         """Return where a blob can be read, starting or joining its fill if it is not held.

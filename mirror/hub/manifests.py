@@ -19,12 +19,13 @@ _MOST_ARRIVED = 10_000
 
 
 class Held(NamedTuple):
-    """A manifest that is held, and whether its bytes had to be fetched just now."""
+    """A manifest, and whether its bytes had to be fetched just now; it is not kept if it was purged meanwhile."""
 
     digest: Digest
     media_type: str
     body: bytes
     was_fetched: bool
+    is_kept: bool = True
 
     def outcome(self, *, joined: bool) -> Outcome:
         """Return how it came about, for one who had it brought or `joined` another who did."""
@@ -49,6 +50,10 @@ class Manifests:
     async def close(self) -> None:
         """End every request under way."""
         await self._flights.close()
+
+    def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Have the upstream asked anew for what is under way of some repositories."""
+        self._flights.leave_all(lambda key: is_meant(str(key[0])))
 
     async def find(self, upstream: Upstream, repository: Repository, digest: Digest) -> ManifestFound:
         """Return a manifest by its digest.
@@ -92,7 +97,10 @@ class Manifests:
         Raises:
             RegistryError: the upstream has none, or failed.
         """
+        purges, began = self._store.purges, self._store.purges.count
         fetched = await self._source.fetch(upstream, repository, reference, step)
+        if any(purges.took(repository, each, began) for each in (reference, fetched.digest)):
+            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
         return self.keep(repository, fetched)
 
     def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:

@@ -69,6 +69,19 @@ class Content:
         source.replace(target)
         sync(target.parent)
 
+    def remove(self, digest: Digest) -> int | None:
+        """Remove the content and return its bytes on disk; None if it is not held. Blocks.
+
+        Who has it open reads on.
+        """
+        path = Path(self.path(digest))
+        try:
+            size = path.stat().st_blocks * 512
+            path.unlink()
+        except FileNotFoundError:
+            return None
+        return size
+
     def scan(self) -> Iterator[tuple[str, int]]:
         """Return each file's hex and its size in bytes as its blocks count, but for those published from now on."""
         published: set[str] = set()
