@@ -6,7 +6,9 @@ environment or the file.
 
 from mirror.config.cores import usable_cores
 from mirror.config.load import ConfigError, load
+from mirror.config.redis_url import Host, RedisUrl
 from mirror.config.settings import Access as AccessSettings
+from mirror.config.settings import Fleet as FleetSettings
 from mirror.config.settings import Freshness as FreshnessSettings
 from mirror.config.settings import Log as LogSettings
 from mirror.config.settings import Prefetch as PrefetchSettings
@@ -19,9 +21,12 @@ __all__ = [
     "BUILT_IN",
     "AccessSettings",
     "ConfigError",
+    "FleetSettings",
     "FreshnessSettings",
+    "Host",
     "LogSettings",
     "PrefetchSettings",
+    "RedisUrl",
     "Secret",
     "Settings",
     "StoreSettings",

@@ -11,8 +11,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Settings
-from mirror.config.units import Address, Duration, Rate, Secret, Size
+from mirror.config.redis_url import RedisUrl
+from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Fleet, Settings
+from mirror.config.units import Address, Duration, Origin, Rate, Region, Secret, Size
 from mirror.config.upstreams import Upstreams, UpstreamTable
 from mirror.oci.errors import LayoverError
 from mirror.oci.platform import Platform
@@ -30,6 +31,7 @@ _JSON = frozenset(
     {
         "server.listen",
         "server.workers",
+        "fleet.min_copies",
         "freshness.rules",
         "prefetch.enabled",
         "prefetch.platforms",
@@ -67,6 +69,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
     try:
         upstreams = _upstreams(tables, origins)
         settings = msgspec.convert(tree, Settings, dec_hook=_decode)
+        _check_fleet(settings.fleet, origins)
         return msgspec.structs.replace(settings, upstreams=upstreams)
     except msgspec.ValidationError as error:
         raise _explain(error, origins) from None
@@ -124,8 +127,7 @@ def _take_planned(tree: Tree, origins: dict[str, str]) -> None:
     """Remove what is written at the default of a feature to come; refuse anything else that is written of it."""
     for path, harmless in PLANNED.items():
         _take(tree, tuple(path.split(".")), harmless, origins)
-    for table in ("server.tls", "fleet"):
-        _drop_planned(tree, tuple(table.split(".")), origins)
+    _drop_planned(tree, ("server", "tls"), origins)
     upstreams = tree.get("upstreams")
     for name, table in upstreams.items() if isinstance(upstreams, dict) else ():
         if isinstance(table, dict) and table.get("private") in PLANNED_PRIVATE:
@@ -158,6 +160,19 @@ def _drop_planned(tree: Tree, keys: tuple[str, ...], origins: dict[str, str]) ->
     del table[keys[-1]]
 
 
+def _check_fleet(fleet: Fleet, origins: dict[str, str]) -> None:
+    """Refuse a Redis without the secret by which replicas know one another, and secrets that are given twice."""
+    for key in ("redis_url", "secret"):
+        if getattr(fleet, key) and getattr(fleet, f"{key}_file"):
+            path = f"fleet.{key}"
+            raise ConfigError(f"{_origin(path, origins)}{path}: stands beside {path}_file; remove one")
+    if fleet.is_shared and not (fleet.secret or fleet.secret_file):
+        path = f"fleet.redis_url{'' if fleet.redis_url else '_file'}"
+        raise ConfigError(
+            f"{_origin(path, origins)}{path}: needs fleet.secret or fleet.secret_file, the same on every replica"
+        )
+
+
 def _upstreams(tables: object, origins: dict[str, str]) -> Upstreams:
     if not isinstance(tables, dict):
         kind = "a list" if isinstance(tables, list) else type(tables).__name__
@@ -186,6 +201,9 @@ def _decode(kind: type, value: Any) -> Any:
         Size: Size.parse,
         Rate: Rate.parse,
         Address: Address.parse,
+        Region: Region.parse,
+        Origin: Origin.parse,
+        RedisUrl: RedisUrl.parse,
         Platform: Platform.parse,
     }.get(kind)
     if parse is None:

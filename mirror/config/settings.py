@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mirror.config.units import Address, Duration, Size
+from mirror.config.redis_url import RedisUrl
+from mirror.config.units import Address, Duration, Origin, Region, Secret, Size
 from mirror.config.upstreams import Upstreams
 from mirror.oci.platform import Platform
 
@@ -37,6 +38,24 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Path = Path("layover-data")
     size: Size = Size(0.8, is_share=True)
     min_free: Size = Size(0.05, is_share=True)
+
+
+class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[fleet]`: the Redis that replicas share, and who this one is among them; without a URL it is alone."""
+
+    redis_url: RedisUrl = RedisUrl()
+    redis_url_file: str = ""
+    region: Region = Region("local")
+    replica: str = ""
+    advertise_url: Origin = Origin()
+    secret: Secret = Secret()
+    secret_file: str = ""
+    min_copies: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a fleet."""
+        return bool(self.redis_url or self.redis_url_file)
 
 
 class FreshnessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     log: Log = Log()
     store: Store = Store()
+    fleet: Fleet = Fleet()
     freshness: Freshness = Freshness()
     prefetch: Prefetch = Prefetch()
     access: Access = Access()
@@ -98,14 +118,6 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "store.low_mark": ("90%",),
         "store.unused_for": ("forever",),
         "store.verify_every": ("30d",),
-        "fleet.redis_url": ("",),
-        "fleet.redis_url_file": ("",),
-        "fleet.region": ("local",),
-        "fleet.replica": ("",),
-        "fleet.advertise_url": ("",),
-        "fleet.secret": ("",),
-        "fleet.secret_file": ("",),
-        "fleet.min_copies": (1,),
         "access.anonymous": (True,),
         "access.htpasswd": ("",),
         "access.issuers": ([],),

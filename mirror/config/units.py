@@ -1,4 +1,4 @@
-"""Durations, sizes and addresses, as users write them."""
+"""Durations, sizes, addresses and names, as users write them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|%)")
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?/?")
 _MAX_PORT = 65535
 _LONGEST = 20
 
@@ -88,6 +90,41 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "Secret(...)"
+
+
+class Region(str):
+    """What replicas near one another have in common; a word, as it stands on metrics."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the region that `text` names.
+
+        Raises:
+            ValueError: `text` is not a word.
+        """
+        if not isinstance(text, str) or _WORD.fullmatch(text) is None:
+            raise ValueError(f"{text!r} is not a region: write at most 63 letters, digits, '.', '_' or '-', as in eu-1")
+        return cls(text)
+
+
+class Origin(str):
+    """Scheme, host and port of an HTTP server, or nothing."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the origin that `text` spells, without a slash at its end.
+
+        Raises:
+            ValueError: `text` has more or less than that.
+        """
+        found = _ORIGIN.fullmatch(text) if isinstance(text, str) else None
+        if text != "" and (found is None or int(found[1] or 1) not in range(1, _MAX_PORT + 1)):
+            raise ValueError(f"{text!r} is not an origin: write http://HOST:PORT, such as http://10.0.0.1:5000")
+        return cls(str(text).rstrip("/"))
 
 
 class Address:

@@ -14,6 +14,7 @@ class Alone:
 
     is_up = False
     state = "alone"
+    boot = ""
 
     def __init__(self, identity: str, region: str) -> None:
         self.identity = identity

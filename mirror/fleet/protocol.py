@@ -14,7 +14,8 @@ class Sibling(msgspec.Struct, frozen=True):
     """Another live replica, as its last heartbeat told.
 
     `identity` is the UUID of its store, `label` what its users call it, `url` where its data port is reached. `room` is
-    how many bytes its store may still take, `load` how many answers and fills are under way.
+    how many bytes its store may still take, `load` how many answers and fills are under way. `boot` is another text
+    each time that it starts.
     """
 
     identity: str
@@ -24,6 +25,7 @@ class Sibling(msgspec.Struct, frozen=True):
     version: str
     room: int = 0
     load: int = 0
+    boot: str = ""
 
 
 class Filler(msgspec.Struct, frozen=True):
@@ -133,6 +135,10 @@ class Coordinator(Protocol):
     @property
     def region(self) -> str:
         """This replica's region."""
+
+    @property
+    def boot(self) -> str:
+        """A text that is another each time that the replica starts."""
 
     @property
     def is_up(self) -> bool:

@@ -106,6 +106,9 @@ class HubMetrics:
         self.upstream_retries = Counter(
             "layover_upstream_retries", "Requests to upstreams made again.", ("upstream", "reason"), registry=registry
         )
+        self.sibling_bytes = Counter(
+            "layover_sibling_bytes", "Body bytes received from siblings.", ("peer_region",), registry=registry
+        )
         self.upstream_up = Gauge(
             "layover_upstream_up",
             "1 while an upstream is asked, 0 while it is left alone.",

@@ -39,7 +39,7 @@ def test_touches_nothing__of_the_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["[server]\nworkers = 'x'\n", "nonsense = 1\n", "[fleet]\nredis_url = 'redis://x'\n", "not toml"],
-    ids=["value", "key", "planned", "syntax"],
+    ids=["value", "key", "no secret", "syntax"],
 )
 def test_exits_2_in_one_line__for_a_wrong_one(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "layover.toml"

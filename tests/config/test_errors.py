@@ -54,7 +54,7 @@ VALUES = [
     ("UPSTREAMS", '{"a/b": {}}', "a/b", "such as ghcr.io"),
     ("SERVER__WORKER", "1", "server.worker", UNKNOWN),
     ("SERVER__TLS__CIPHER", "x", "server.tls", UNKNOWN),
-    ("FLEET__REDISURL", "x", "fleet", UNKNOWN),
+    ("FLEET__REDISURL", "x", "fleet.redisurl", UNKNOWN),
     ("LISTEN", "x", "listen", UNKNOWN),
     ("NOPE__LISTEN", "x", "nope", UNKNOWN),
     ("SERVER__LISTEN__PORT", "5000", "server.listen", ""),

@@ -74,13 +74,6 @@ NOT_YET = {
     "STORE__LOW_MARK": "80%",
     "STORE__UNUSED_FOR": "30d",
     "STORE__VERIFY_EVERY": "1d",
-    "FLEET__REDIS_URL": "redis://redis.example",
-    "FLEET__REGION": "eu",
-    "FLEET__REPLICA": "one",
-    "FLEET__ADVERTISE_URL": "http://one.example",
-    "FLEET__SECRET": "x",
-    "FLEET__SECRET_FILE": "/x",
-    "FLEET__MIN_COPIES": "2",
     "ACCESS__ANONYMOUS": "false",
     "ACCESS__HTPASSWD": "/x",
     "ACCESS__ISSUERS": '["https://issuer.example"]',
@@ -219,15 +212,15 @@ class TestNotYet:
             load(None, {"LAYOVER_UPSTREAMS": tables})
 
     def test_refuses__in_the_file(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.toml", '[fleet]\nredis_url = "redis://redis.example"')
+        file = write(tmp_path / "a.toml", '[store]\nlow_mark = "50%"')
         with pytest.raises(ConfigError) as refused:
             load(file, {})
-        assert str(refused.value) == f"{file}: fleet.redis_url: not available yet; remove it"
+        assert str(refused.value) == f"{file}: store.low_mark: not available yet; remove it"
 
     def test_refuses__even_beside_the_file_s_harmless_value(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.toml", '[fleet]\nregion = "local"')
-        with pytest.raises(ConfigError, match=r"^LAYOVER_FLEET__REGION: fleet\.region: not available yet"):
-            load(file, {"LAYOVER_FLEET__REGION": "eu"})
+        file = write(tmp_path / "a.toml", '[store]\nlow_mark = "90%"')
+        with pytest.raises(ConfigError, match=r"^LAYOVER_STORE__LOW_MARK: store\.low_mark: not available yet"):
+            load(file, {"LAYOVER_STORE__LOW_MARK": "50%"})
 
 
 class TestFreshness:

@@ -18,6 +18,7 @@ from mirror.source.pace import Pace
 from mirror.source.stream import BlobStream, RangeMistaken, RangeRefused
 from mirror.source.upstream import failures
 from mirror.source.upstream.ask import FIRST_BYTE, Ask
+from mirror.source.upstream.body import left_over
 from mirror.source.upstream.client import Opened, UpstreamClient
 from mirror.source.upstream.failures import UpstreamError
 
@@ -221,7 +222,7 @@ class UpstreamBlob:
             async with asyncio.timeout(STALL_SECONDS):
                 piece = await (self._answer.content.readany() if most is None else self._answer.content.read(most))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            piece = _left_over(self._answer.content)
+            piece = left_over(self._answer.content)
             if not piece:
                 raise self._source.broke(self, failures.failure_of(error)) from None
         finally:
@@ -234,17 +235,6 @@ class UpstreamBlob:
         if self.base and (is_wrong or not self._answer.content.at_eof()):
             self._source.given_up(self, is_wrong=is_wrong)
         self._answer.close()
-
-
-def _left_over(content: aiohttp.StreamReader) -> bytes:
-    """Take what arrived before the connection broke.
-
-    aiohttp raises the error first and would lose these bytes: they would be fetched twice.
-    """
-    pieces = b"".join(content._buffer)[content._buffer_offset :]  # noqa: SLF001
-    content._buffer.clear()  # noqa: SLF001
-    content._buffer_offset = 0  # noqa: SLF001
-    return pieces
 
 
 def _exact_range(text: str, start: int, stop: int | None) -> _Span | None:

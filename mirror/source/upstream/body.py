@@ -38,3 +38,14 @@ async def read_at_most(answer: aiohttp.ClientResponse, longest: int) -> bytes | 
         if len(pieces) > longest:
             return None
     return bytes(pieces)
+
+
+def left_over(content: aiohttp.StreamReader) -> bytes:
+    """Take what arrived before the connection broke.
+
+    aiohttp raises the error first and would lose these bytes: they would be fetched twice.
+    """
+    pieces = b"".join(content._buffer)[content._buffer_offset :]  # noqa: SLF001
+    content._buffer.clear()  # noqa: SLF001
+    content._buffer_offset = 0  # noqa: SLF001
+    return pieces
