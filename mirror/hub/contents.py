@@ -46,7 +46,7 @@ def contents(shelf: Shelf, roots: Iterable[Digest], without: Collection[Digest] 
 def children_of(shelf: Shelf, digest: Digest) -> Children:
     """Return what a manifest refers to; nothing if it is not held."""
     size = shelf.content.size(digest)
-    body = shelf.content.read(digest) if size is not None and size <= _LONGEST_MANIFEST else shelf.hot(digest)
+    body = shelf.content.peek(digest) if size is not None and size <= _LONGEST_MANIFEST else shelf.hot(digest)
     return Children() if body is None else children(body)
 
 

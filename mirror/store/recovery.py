@@ -262,8 +262,8 @@ class Recovery:
         if not isinstance(entry, Linked) or entry.link.media_type is None:
             return ()
         # What was purged since is not linked any more, and nothing follows from it, though others may hold it.
-        is_linked = self._shelf.is_linked(entry.repository, entry.digest)
-        return self._all_rows(entry) if is_linked else ()
+        link = self._shelf.stored_link(entry.repository, entry.digest)
+        return () if link is None else self._all_rows(entry)
 
     def _all_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
         body = None

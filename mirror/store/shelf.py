@@ -243,16 +243,16 @@ class Shelf:
             if link is not None:
                 yield Digest(key.removeprefix(prefix)), link
 
-    def is_linked(self, repository: str, digest: Digest) -> bool:
-        """Say whether a digest may be served under a repository. Any thread."""
-        return self._stored(link_key(repository, digest), Link) is not None
+    def stored_link(self, repository: Repository | str, digest: Digest) -> Link | None:
+        """Return as what a digest may be served under a repository. Blocks; any thread."""
+        return self._stored(link_key(str(repository), digest), Link)
 
     def linking(self, digests: Collection[Digest]) -> Iterator[tuple[str, Digest]]:
         """Yield each repository with each of `digests` that may be served under it. Blocks; any thread."""
         names = self.repositories()
         if len(names) * len(digests) <= _MOST_LOOK_UPS:
             for digest in digests:
-                yield from ((name, digest) for name in names if self.is_linked(name, digest))
+                yield from ((name, digest) for name in names if self.stored_link(name, digest))
             return
         for key in self._every_key(LINKS):
             name, _, text = key.removeprefix(LINKS).rpartition("@")
@@ -283,6 +283,11 @@ class Shelf:
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
         self._used[digest] = time.time()
+
+    def last_use(self, digest: Digest) -> float | None:
+        """Return when content was last used, in seconds since the epoch; None if it is not held. Blocks; any thread."""
+        written = self.content.used_at(digest)
+        return None if written is None else max(written, self._used.get(digest, 0.0))
 
     def add_used(self, used: Mapping[Digest, float]) -> None:
         """Note what another process used, and when, in seconds since the epoch."""
