@@ -17,6 +17,7 @@ from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Reference, Repository
+from mirror.oci.use import Use
 
 _PATIENCE_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.05
@@ -96,9 +97,9 @@ class RemoteHub:
         """See `Hub`."""
         return await self._call_again(wire.AskReferrers(repository, digest, query), Listing)
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         """See `Hub`."""
-        await self._call(wire.Report(door, list(samples), {str(key): when for key, when in used.items()}), type(None))
+        await self._call(wire.Report(door, list(samples), {str(key): use for key, use in used.items()}), type(None))
 
     async def changes(self, seen: str) -> Changes:
         """See `Hub`."""

@@ -11,6 +11,7 @@ from mirror.observe.cache_status import CacheStatus
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Reference, Repository
+from mirror.oci.use import Use
 
 
 class ManifestFound(msgspec.Struct, frozen=True):
@@ -143,8 +144,8 @@ class Hub(Protocol):
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """Return a page of what the upstream says refers to a digest; `query` is passed on."""
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
-        """Tell what a door of another process counted so far, and which digests it served and when."""
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
+        """Tell what a door of another process counted so far, and how it used which digests since it told last."""
 
     async def changes(self, seen: str) -> Changes:
         """Return what changed since `seen`, at first empty; with nothing soon, if nothing changes."""

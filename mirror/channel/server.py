@@ -145,7 +145,7 @@ class _Connection:
                 value = await hub.referrers(repository, digest, query)
             case wire.Report(door, samples, used):
                 value = None
-                await hub.report(door, samples, {Digest(key): when for key, when in used.items()})
+                await hub.report(door, samples, {Digest(key): use for key, use in used.items()})
             case wire.AskChanges(seen):
                 value = await hub.changes(seen)
             case _:

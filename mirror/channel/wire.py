@@ -11,6 +11,7 @@ from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
+from mirror.oci.use import Use
 
 # A listing may be 16 MiB; nothing that is larger ever crosses.
 LONGEST_FRAME = 32 * 2**20
@@ -106,7 +107,7 @@ class Report(msgspec.Struct, frozen=True, tag=True):
 
     door: str
     samples: list[Sample]
-    used: dict[str, float]
+    used: dict[str, Use]
 
 
 class AskChanges(msgspec.Struct, frozen=True, tag=True):

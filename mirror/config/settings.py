@@ -33,11 +33,16 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[store]`: where content lies and how much of the file system it may take."""
+    """`[store]`: where content lies, how much of the file system it may take, and what goes when.
+
+    `low_mark` is of `size`: where eviction stops. What was not used for `unused_for` goes even where there is room.
+    """
 
     path: Path = Path("layover-data")
     size: Size = Size(0.8, is_share=True)
+    low_mark: Size = Size(0.9, is_share=True)
     min_free: Size = Size(0.05, is_share=True)
+    unused_for: Duration = Duration("inf")
 
 
 class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,8 +120,6 @@ PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "server.tls.key": ("",),
         "server.tls.key_file": ("",),
         "server.tls.client_ca": ("",),
-        "store.low_mark": ("90%",),
-        "store.unused_for": ("forever",),
         "store.verify_every": ("30d",),
         "access.anonymous": (True,),
         "access.htpasswd": ("",),

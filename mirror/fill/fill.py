@@ -286,7 +286,7 @@ class Fill:
             await self._on_disk(lambda: partial.publish(self._store.content))
         finally:
             self._store.naming.discard(self.digest)
-        self._store.objects["blob"] += 1
+        self._store.published(self.digest, partial.segments.total)
         await self._unkeep()
 
     async def _unkeep(self) -> None:

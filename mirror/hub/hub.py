@@ -22,6 +22,7 @@ from mirror.observe.tally import Tally
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Reference, Repository
+from mirror.oci.use import Use
 from mirror.source.upstream import Listed
 from mirror.store import Store
 
@@ -135,7 +136,7 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         """See `channel.Hub`."""
         self.tally.put(door, samples)
         self._reported[door] = time.monotonic()

@@ -41,6 +41,7 @@ class BlobBody:
         self._stream: Stream | None = None
         self._stream_at = 0
         self._witness = -1
+        self._is_reading = False
 
     @property
     def is_stored(self) -> bool:
@@ -56,6 +57,7 @@ class BlobBody:
     def hold(self, descriptor: int, size: int) -> None:
         """Read from a whole file."""
         self._release()
+        self._begin_reading()
         self._descriptor, self._fill, self.size = descriptor, None, size
 
     def follow(self, filling: Filling) -> bool:
@@ -70,6 +72,7 @@ class BlobBody:
                 return False
             self.hold(descriptor, os.fstat(descriptor).st_size)
             return True
+        self._begin_reading()
         self._fill, self.size = filling.fill, filling.size
         return True
 
@@ -115,10 +118,18 @@ class BlobBody:
     async def close(self) -> None:
         """Give up whatever is open."""
         self._release()
+        if self._is_reading:
+            self._is_reading = False
+            self._content.end_reading(self._digest)
         if self._witness >= 0:
             os.close(self._witness)
             self._witness = -1
         await self._close_stream()
+
+    def _begin_reading(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._content.begin_reading(self._digest)
 
     async def _followed(self, offset: int, stop: int | None) -> AsyncIterator[FilePiece]:
         """Yield what a fill shows from `offset` on; end early, with `_fill` still set, when the fill is lost."""

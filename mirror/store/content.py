@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mirror.oci.digest import Digest
 
 _READ_BYTES = 64 * 1024
+_BLOCK = 512
+_ALGORITHMS = ("sha256", "sha512")
+
+
+class Held(NamedTuple):
+    """A content file: its length, what its blocks take, both in bytes, and its last use in seconds since the epoch."""
+
+    digest: Digest
+    size: int
+    taken: int
+    used: float
 
 
 class Content:
@@ -18,6 +32,11 @@ class Content:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._published: set[str] | None = None
+        # What is removed while the content is counted is counted only if its folder was read before.
+        self._scanning = threading.Lock()
+        self._scanned: set[str] | None = None
+        self.uncounted: dict[Digest, int] = {}
+        self.reading: Counter[Digest] = Counter()
 
     def path(self, digest: Digest) -> str:
         """Return where `digest` lies, held or not."""
@@ -87,40 +106,84 @@ class Content:
         source.replace(target)
         sync(target.parent)
 
-    def remove(self, digest: Digest) -> int | None:
-        """Remove the content and return its bytes on disk; None if it is not held. Blocks.
+    def begin_reading(self, digest: Digest) -> None:
+        """Note that this process begins to read `digest` for a client."""
+        self.reading[digest] += 1
 
-        Who has it open reads on.
+    def end_reading(self, digest: Digest) -> None:
+        """Note that it has ended."""
+        self.reading[digest] -= 1
+        if self.reading[digest] <= 0:
+            del self.reading[digest]
+
+    def remove(self, digest: Digest) -> int | None:
+        """Delete the content of `digest`; who has it open goes on reading. Return what it took, None if it was gone.
+
+        Raises:
+            OSError: the disk is broken or read-only.
         """
-        path = Path(self.path(digest))
+        path = self.path(digest)
+        with self._scanning:
+            try:
+                taken = os.stat(path).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
+                os.unlink(path)  # noqa: PTH108 - the path is text
+            except FileNotFoundError:
+                return None
+            if self._scanned is not None and os.path.dirname(path) not in self._scanned:  # noqa: PTH120 - the path is text
+                self.uncounted[digest] = taken
+        return taken
+
+    def taken(self, digest: Digest) -> int | None:
+        """Return how many bytes the blocks of `digest` take, None if it is not held."""
         try:
-            size = path.stat().st_blocks * 512
-            path.unlink()
+            return os.stat(self.path(digest)).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
         except FileNotFoundError:
             return None
-        return size
+
+    def held(self) -> Iterator[Held]:
+        """Yield what is held, in no order; a file that comes or goes meanwhile may be missed."""
+        for algorithm in _ALGORITHMS:
+            for first in range(256):
+                with contextlib.suppress(OSError), os.scandir(f"{self._root}/{algorithm}/{first:02x}") as entries:
+                    for entry in entries:
+                        found = _held(algorithm, entry)
+                        if found is not None:
+                            yield found
 
     def scan(self) -> Iterator[tuple[str, int]]:
         """Return each file's hex and its size in bytes as its blocks count, but for those published from now on."""
         published: set[str] = set()
         self._published = published
+        self._scanned = scanned = set[str]()
 
         def found() -> Iterator[tuple[str, int]]:
             for folder, _, _ in os.walk(self._root):
-                with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                    for entry in entries:
-                        size = _size_on_disk(entry)
-                        if size is not None and entry.name not in published:
-                            yield entry.name, size
-            self._published = None
+                listed: list[tuple[str, int | None]] = []
+                with self._scanning:
+                    scanned.add(folder)
+                    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                        listed = [(entry.name, _size_on_disk(entry)) for entry in entries]
+                for name, size in listed:
+                    if size is not None and name not in published:
+                        yield name, size
+            self._published = self._scanned = None
 
         return found()
+
+
+def _held(algorithm: str, entry: os.DirEntry[str]) -> Held | None:
+    try:
+        digest = Digest.parse(f"{algorithm}:{entry.name}")
+        facts = entry.stat()
+    except (OSError, ValueError):
+        return None
+    return Held(digest, facts.st_size, facts.st_blocks * _BLOCK, facts.st_atime)
 
 
 def _size_on_disk(entry: os.DirEntry[str]) -> int | None:
     """Return a file's size in bytes as its blocks count, None if it is no file, or gone."""
     try:
-        return entry.stat().st_blocks * 512 if entry.is_file() else None
+        return entry.stat().st_blocks * _BLOCK if entry.is_file() else None
     except OSError:
         return None
 

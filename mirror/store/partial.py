@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,6 +49,11 @@ class Partial:
         self._map = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
         self._descriptor = os.open(self.path, flags, 0o644)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a fill has it."""
+        return self._descriptor >= 0
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> None:
         """Write `pieces` one behind the other from `offset` on, as `write_runs` does."""
@@ -174,6 +180,35 @@ def clear_leftovers(folder: Path, boot_id: str, content: Content) -> int:
         with contextlib.suppress(OSError):
             path.unlink()
     return taken
+
+
+class Leftover(NamedTuple):
+    """A partial file that no fill has: how many bytes are there, and when the last came, in seconds since the epoch."""
+
+    path: Path
+    size: int
+    changed: float
+
+    def remove(self) -> None:
+        """Delete it. Blocks.
+
+        Raises:
+            OSError: the disk is broken or read-only.
+        """
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".data").unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, boot_id: str, used: Collection[Path]) -> list[Leftover]:
+    """Return the partial files that could be resumed, but for those whose data is `used`, oldest first. Blocks."""
+    found = []
+    for path in folder.glob("*.map"):
+        data = path.with_suffix(".data")
+        known = None if data in used else _resumable(path, data, boot_id)
+        if known is not None:
+            with contextlib.suppress(OSError):
+                found.append(Leftover(path, Segments(known.spans).total, path.stat().st_mtime))
+    return sorted(found, key=lambda each: each.changed)
 
 
 def _publish_complete(data: Path, found: _Map, content: Content) -> bool:

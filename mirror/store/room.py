@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mirror.config.units import Size
+
+# What does not fit waits so long for others to go, and then goes elsewhere.
+_PATIENCE_SECONDS = 2.0
+# Files take whole blocks: of the high mark this share, and at most so much, is left for what they are rounded up by.
+_ROUNDING_SHARE = 1024
+_MOST_ROUNDING = 2**20
 
 
 class Room:
     """The store's bound: `size` in all, and `min_free` left on the file system for others. One thread uses it.
 
     What lies in the store already is counted while it serves. Until then all that the file system holds may be its own.
+    Whoever makes room watches `excess`, and has `on_need` called when there may be some.
     """
 
-    def __init__(self, path: Path, size: Size, min_free: Size, used: int) -> None:
-        """Bound the store under `path`, in which `used` bytes lie already beside what is still to be counted."""
+    def __init__(self, path: Path, size: Size, min_free: Size, used: int, low_mark: Size | None = None) -> None:
+        """Bound the store under `path`, in which `used` bytes lie already beside what is still to be counted.
+
+        `low_mark`, a share of `size` or an amount, is where making room ends; without one nobody makes any.
+        """
         self._path = str(path)
         self._size = size
         self._min_free = min_free
+        self._low_mark = low_mark
         self.used = used
+        self.on_need: Callable[[], None] = lambda: None
         self._promised = 0
+        self._waiting: dict[asyncio.Future[bool], int] = {}
         self._is_counted = asyncio.Event()
 
     @property
@@ -30,11 +45,17 @@ class Room:
         facts = os.statvfs(self._path)
         return self._size.of(facts.f_blocks * facts.f_frsize)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for room that is still to be made."""
+        return bool(self._waiting)
+
     def claim(self, amount: int, spare: float = 0.0) -> bool:
         """Promise `amount` bytes to a fill; False, and nothing promised, if they do not fit."""
         if not self.fits(amount, spare):
             return False
         self._promised += amount
+        self._tell_need()
         return True
 
     def fits(self, amount: int, spare: float = 0.0) -> bool:
@@ -47,17 +68,57 @@ class Room:
         if not self._is_counted.is_set():
             used = max(used, whole - facts.f_bfree * facts.f_frsize)
         promised = self._promised + amount + int(spare * mark)
-        return used + promised <= mark and promised <= free
+        return used + promised <= mark - _rounding(mark) and promised <= free
+
+    def excess(self) -> int:
+        """Return how many bytes should go: 0 until the middle between low and high mark, then all above the low mark.
+
+        What somebody waits for counts as if it were there.
+        """
+        if self._low_mark is None or not self._is_counted.is_set():
+            return 0
+        limit = self._limit()
+        low = min(self._low_mark.of(limit), limit)
+        wanted = self.used + self._promised + sum(self._waiting.values())
+        return max(0, wanted - low) if wanted > low + (limit - low) // 2 else 0
 
     async def ready(self, amount: int, spare: float = 0.0) -> None:
-        """Wait until the store's content is counted, if `amount` bytes may fit only then; `spare` as for `fits`."""
+        """Wait as long as `amount` bytes do not fit but may do soon; `spare` as for `fits`.
+
+        That is until the store's content is counted, and then for a short while if others can go, which they do for
+        nothing that leaves a share spare.
+        """
         if not self._is_counted.is_set() and not self.fits(amount, spare):
             await self._is_counted.wait()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        can_be_made = not spare and self._low_mark is not None and amount <= self._limit()
+        while can_be_made and not self.fits(amount) and (left := deadline - time.monotonic()) > 0:
+            can_be_made = await self._made(amount, left)
+
+    async def _made(self, amount: int, seconds: float) -> bool:
+        """Wait until room for `amount` seems to be made; False if none can be, or not in time."""
+        made: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[made] = amount
+        self.on_need()
+        try:
+            async with asyncio.timeout(seconds):
+                return await made
+        except TimeoutError:
+            return False
+        finally:
+            del self._waiting[made]
+
+    def give_up(self) -> None:
+        """Let nobody wait any longer: no more room can be made."""
+        for made in self._waiting:
+            if not made.done():
+                made.set_result(False)
 
     def count(self, found: int) -> None:
         """Count the bytes that were found to lie in the store."""
         self.used += found
         self._is_counted.set()
+        self._tell_need()
 
     @property
     def is_counted(self) -> bool:
@@ -72,7 +133,33 @@ class Room:
     def unclaim(self, amount: int) -> None:
         """Take back a promise."""
         self._promised -= amount
+        self._wake()
 
     def free(self, amount: int) -> None:
         """Count written bytes as gone."""
         self.used -= amount
+        self._wake()
+
+    def _limit(self) -> int:
+        """Return what the store may take by its own mark and by what others have left of the file system."""
+        facts = os.statvfs(self._path)
+        whole = facts.f_blocks * facts.f_frsize
+        mark = self._size.of(whole)
+        free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
+        return max(0, min(mark - _rounding(mark), self.used + free))
+
+    def _tell_need(self) -> None:
+        if self.excess():
+            self.on_need()
+
+    def _wake(self) -> None:
+        """Wake those for whom there is room now, who waits longest first."""
+        amount = 0
+        for made, wanted in self._waiting.items():
+            amount += wanted
+            if not made.done() and self.fits(amount):
+                made.set_result(True)
+
+
+def _rounding(mark: int) -> int:
+    return min(mark // _ROUNDING_SHARE, _MOST_ROUNDING)

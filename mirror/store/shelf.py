@@ -14,6 +14,7 @@ import msgspec
 
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository, Tag
+from mirror.oci.use import Use
 from mirror.store.content import Content, sync
 from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
@@ -36,6 +37,8 @@ from mirror.store.records import (
 )
 
 RECORDS = "records"
+# What a change is called, for doors, that took the content of a digest away: no row of the index begins so.
+GONE = "gone:"
 REPOSITORIES = "repositories"
 Record = Row
 POSITION = "journal"
@@ -69,7 +72,8 @@ class Shelf:
         self._hot: Recent[Digest, bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
         self._lock = threading.Lock()
-        self._used: dict[Digest, float] = {}
+        self._touched: dict[Digest, int] = {}
+        self._used: dict[Digest, Use] = {}
         self.generation = 0
         self.unpublished: set[Digest] = set()
         self.is_damaged = False
@@ -152,18 +156,19 @@ class Shelf:
         matters.
         """
         self.forget(rows)
-        self._forget_hot(rows)
+        told = {key: decode_row(key, row) for key, row in rows.items() if not key.startswith(GONE)}
         with self._lock:
             if is_settled:
                 self._unwritten = {}
             else:
-                self._unwritten.update({key: decode_row(key, row) for key, row in rows.items()})
+                self._unwritten.update(told)
         self._current_until = until
         return len(self._unwritten) <= _MOST_UNWRITTEN
 
     def start_over(self, *, hides_index: bool) -> None:
         """Forget every row; `hides_index` while it cannot be told what the index does not show yet."""
         self._recent = Recent(_RECENT_RECORDS)
+        self._hot = Recent(_HOT_BYTES)
         self._unwritten = {}
         self._current_until = -math.inf
         self._hides_index = hides_index
@@ -171,13 +176,10 @@ class Shelf:
     def forget(self, keys: Iterable[str]) -> None:
         """Forget what is remembered of rows that changed."""
         for key in keys:
-            self._recent.drop(key)
-
-    def _forget_hot(self, rows: Mapping[str, object]) -> None:
-        """Forget the manifests among what is no longer linked."""
-        for key, row in rows.items():
-            if row is None and key.startswith(LINKS):
-                self._hot.drop(Digest(key.rpartition("@")[2]))
+            if key.startswith(GONE):
+                self._hot.drop(Digest(key.removeprefix(GONE)))
+            else:
+                self._recent.drop(key)
 
     def close(self) -> None:
         """Close the index."""
@@ -280,21 +282,31 @@ class Shelf:
         """Keep a manifest in memory, within a bound."""
         self._hot.put(digest, body, len(body) + _ENTRY_BYTES)
 
+    def drop_hot(self, digest: Digest) -> None:
+        """Have a manifest in memory no more."""
+        self._hot.drop(digest)
+
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
-        self._used[digest] = time.time()
+        self._touched[digest] = self._touched.get(digest, 0) + 1
 
     def last_use(self, digest: Digest) -> float | None:
         """Return when content was last used, in seconds since the epoch; None if it is not held. Blocks; any thread."""
-        written = self.content.used_at(digest)
-        return None if written is None else max(written, self._used.get(digest, 0.0))
+        written, use = self.content.used_at(digest), self._used.get(digest)
+        return written if written is None or use is None else max(written, use.last)
 
-    def add_used(self, used: Mapping[Digest, float]) -> None:
-        """Note what another process used, and when, in seconds since the epoch."""
-        self._used.update(used)
+    def add_used(self, used: Mapping[Digest, Use]) -> None:
+        """Note what another process used."""
+        for digest, use in used.items():
+            self._used[digest] = use.merged(self._used.get(digest))
 
-    def take_used(self) -> Mapping[Digest, float]:
-        """Return the digests used since the last call, with when, in seconds since the epoch."""
+    def take_used(self) -> Mapping[Digest, Use]:
+        """Return how digests were used since the last call, those that are being read among them."""
+        now = time.time()
+        touched, self._touched = self._touched, {}
+        reading = self.content.reading
+        self.add_used({digest: Use(times, now) for digest, times in touched.items()})
+        self.add_used({digest: Use(0, now, is_open=True) for digest in reading})
         used, self._used = self._used, {}
         return used
 
@@ -317,7 +329,6 @@ class Shelf:
                 self._recent.drop(key)
             else:
                 self._recent.put(key, record)
-        self._forget_hot(rows)
 
     def note(self, key: str, record: Record) -> None:
         """Show a row that is never written, for as long as there is room in memory."""

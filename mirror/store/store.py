@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import threading
+import time
 import uuid
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,10 +21,12 @@ import structlog
 from mirror import config
 from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
+from mirror.oci.manifest import is_manifest
 from mirror.oci.reference import Repository, Tag
 from mirror.store.content import sync
+from mirror.store.holds import Holds
 from mirror.store.journal import Journal
-from mirror.store.partial import Partial, clear_leftovers
+from mirror.store.partial import Partial, clear_leftovers, leftovers
 from mirror.store.purges import Fallen, Purges
 from mirror.store.records import (
     Carried,
@@ -38,7 +43,7 @@ from mirror.store.records import (
 )
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
-from mirror.store.shelf import Record, Shelf
+from mirror.store.shelf import GONE, Record, Shelf
 from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
@@ -48,6 +53,7 @@ _FORMAT_WITHOUT_ORDERS = 1
 _MOST_UNPUBLISHED = 10_000
 # Verdicts that one run writes down about repositories of which nothing is held.
 _MOST_STRANGERS = 1000
+_LARGEST_MANIFEST = 4 * 2**20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -64,6 +70,13 @@ class _Found(NamedTuple):
 
     size: int
     objects: Mapping[str, int]
+
+
+class _Removed(NamedTuple):
+    """What went with a content file: bytes, and an object of a kind."""
+
+    size: int
+    kind: str
 
 
 class Store:
@@ -86,7 +99,10 @@ class Store:
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
         self._publishing: dict[Digest, asyncio.Task[None]] = {}
-        self._usage = Usage(self.shelf, disk)
+        self.usage = Usage(self.shelf, disk)
+        self.holds = Holds(lambda digest: self.content.size(digest) is not None)
+        self._partials: weakref.WeakSet[Partial] = weakref.WeakSet()
+        self._opening = threading.Lock()
         self._boot_id = uuid.uuid4().hex
         self._lock = -1
         self._strangers = 0
@@ -160,7 +176,8 @@ class Store:
             self.orders = self._journal.orders()
         used = clear_leftovers(self.path / "partial", self._boot_id, self.content)
         self._found = self.content.scan()
-        self.room = Room(self.path, self._settings.size, self._settings.min_free, used)
+        settings = self._settings
+        self.room = Room(self.path, settings.size, settings.min_free, used, settings.low_mark)
         self._writer = Writer(self._journal, self.shelf, self._recovery)
         self.shelf.on_damage = self._writer.wake
         self.is_open = True
@@ -168,7 +185,7 @@ class Store:
     def start(self) -> None:
         """Start the threads and tasks that write in the background."""
         self._writer.start()
-        self._usage.start()
+        self.usage.start()
         self._surveys = [asyncio.create_task(self._check_index()), asyncio.create_task(self._count())]
 
     async def close(self) -> None:
@@ -177,7 +194,7 @@ class Store:
         if self._publishing:
             await asyncio.wait(self._publishing.values())
         await asyncio.gather(*self._surveys)
-        await self._usage.close()
+        await self.usage.close()
         await asyncio.get_running_loop().run_in_executor(self.disk, self._writer.close)
         self.shelf.close()
         self._journal.close()
@@ -226,7 +243,7 @@ class Store:
         found = await asyncio.get_running_loop().run_in_executor(self.disk, self._counted)
         for kind, count in found.objects.items():
             self.objects[kind] += count
-        self.room.count(found.size)
+        self.room.count(found.size + sum(self.content.uncounted.values()))
 
     def _counted(self) -> _Found:
         linked = set()
@@ -297,18 +314,6 @@ class Store:
         """Whether the index has all that journal and content say, as far as is known."""
         return self._recovery.is_built
 
-    async def forget(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
-        """Remove content; its links stay. Return the bytes by digest that went."""
-
-        def remove() -> dict[Digest, int]:
-            found = {each: self.content.remove(each) for each in digests}
-            return {each: size for each, size in found.items() if size is not None}
-
-        gone = await asyncio.get_running_loop().run_in_executor(self.disk, remove)
-        if self.room.is_counted:
-            self.room.free(sum(gone.values()))
-        return gone
-
     def link(self, repository: Repository, digest: Digest, link: Link, body: bytes | None = None) -> None:
         """Let a digest be served under a repository; with a manifest's `body`, what it refers to as well."""
         known = self.shelf.link(repository, digest)
@@ -350,7 +355,86 @@ class Store:
         Raises:
             OSError: the disk is full or broken.
         """
-        return Partial(self.path / "partial", digest, origin, self._boot_id)
+        with self._opening:
+            partial = Partial(self.path / "partial", digest, origin, self._boot_id)
+            self._partials.add(partial)
+        return partial
+
+    def published(self, digest: Digest, counted: int) -> None:
+        """Take note that a fill brought a blob in, for which `counted` bytes were spent: from now on its blocks count.
+
+        Those of a file that is just written may be more.
+        """
+        self.objects["blob"] += 1
+        self._count_blocks(digest, counted)
+
+    async def forget(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
+        """Delete content, and return how many bytes went with each; its links stay, so that it can be had again.
+
+        Who reads it goes on reading. What is just on its way in, or not held, is left out.
+        """
+        # Cancelled or not, what went is counted.
+        return await asyncio.shield(asyncio.ensure_future(self._forget(digests)))
+
+    async def _forget(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
+        going = [each for each in digests if each not in self._publishing and each not in self.naming]
+        loop = asyncio.get_running_loop()
+        removed = await loop.run_in_executor(self.disk, lambda: [self._removed(digest) for digest in going])
+        freed: dict[Digest, int] = {}
+        rows: dict[str, None] = {}
+        for digest, gone in zip(going, removed, strict=True):
+            if gone is not None:
+                freed[digest] = gone.size
+                self.objects[gone.kind] -= digest not in self.content.uncounted
+                if gone.kind == "manifest":
+                    self.shelf.drop_hot(digest)
+                    rows[f"{GONE}{digest}"] = None
+        if rows:
+            self.on_change(rows)
+        self.room.free(sum(freed.values()))
+        return freed
+
+    async def forget_leftovers(self, amount: int, unchanged_for: float) -> int:
+        """Delete partial files, oldest first, that no fill has had for so many seconds; return what went.
+
+        It ends once at least `amount` bytes went.
+        """
+        before = time.time() - unchanged_for
+        freed = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear, amount, before)
+        self.room.free(freed)
+        return freed
+
+    def _clear(self, amount: int, before: float) -> int:
+        freed = 0
+        with self._opening:
+            used = {partial.path for partial in self._partials if partial.is_open}
+            for each in leftovers(self.path / "partial", self._boot_id, used):
+                if freed >= amount or each.changed > before:
+                    break
+                each.remove()
+                freed += each.size
+        return freed
+
+    def _removed(self, digest: Digest) -> _Removed | None:
+        try:
+            kind = self._kind(digest)
+            taken = self.content.remove(digest)
+        except OSError as error:
+            self._log.error("content cannot be deleted", digest=digest, error=str(error))
+            return None
+        return None if taken is None else _Removed(taken, kind)
+
+    def _kind(self, digest: Digest) -> str:
+        """Return what content is counted as, as far as it tells itself."""
+        if (self.content.size(digest) or 0) > _LARGEST_MANIFEST:
+            return "blob"
+        body = self.content.read(digest) or b""
+        return "manifest" if b'"schemaVersion"' in body and is_manifest(body) else "blob"
+
+    def _count_blocks(self, digest: Digest, counted: int) -> None:
+        taken = self.content.taken(digest)
+        if taken is not None:
+            self.room.used += taken - counted
 
     def _change(self, repository: Repository, entry: Entry, body: bytes | None, *, survives: bool) -> None:
         holds = str(repository) if isinstance(entry, TagSet | Linked) else None
@@ -389,4 +473,5 @@ class Store:
             return
         self.room.spend(len(body))
         self.objects["manifest"] += 1
+        self._count_blocks(digest, len(body))
         self.shelf.unpublished.discard(digest)

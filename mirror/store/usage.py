@@ -1,27 +1,38 @@
-"""Last use: gathered in memory, written in batches as the content files' access time, so that no index can lose it."""
+"""Use: gathered in memory, told to who counts it, and written in batches as the content files' access time.
+
+So no index can lose the last use.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
 from mirror.oci.digest import Digest
+from mirror.oci.use import Use
 from mirror.store.content import Content
 from mirror.store.shelf import Shelf
 
+_GATHERED_EVERY_SECONDS = 1.0
 _EVERY_SECONDS = 10.0
+# Doors of other processes say about once a second what they still read.
+_OPEN_SECONDS = 3.0
 
 
 class Usage:
-    """Writes down every few seconds what a shelf says was used."""
+    """Takes what a shelf says was used every second, and writes it down every few."""
 
     def __init__(self, shelf: Shelf, disk: Executor) -> None:
+        self.on_used: list[Callable[[Mapping[Digest, Use]], None]] = []
         self._shelf = shelf
         self._disk = disk
         self._task: asyncio.Task[None] | None = None
+        self._unwritten: dict[Digest, float] = {}
+        self._open: dict[Digest, float] = {}
 
     def start(self) -> None:
         """Start writing."""
@@ -33,17 +44,39 @@ class Usage:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._write()
+        await self.write()
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY_SECONDS)
-            await self._write()
+    def is_open(self, digest: Digest) -> bool:
+        """Say whether a client reads the content of `digest`, as far as is known here."""
+        return digest in self._shelf.content.reading or self._open.get(digest, 0.0) > time.monotonic()
 
-    async def _write(self) -> None:
-        used = self._shelf.take_used()
+    async def write(self) -> None:
+        """Write down what was used until now."""
+        self._gather()
+        used, self._unwritten = self._unwritten, {}
         if used:
             await asyncio.get_running_loop().run_in_executor(self._disk, write_last_use, self._shelf.content, used)
+
+    async def _run(self) -> None:
+        written_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(_GATHERED_EVERY_SECONDS, _EVERY_SECONDS))
+            self._gather()
+            if time.monotonic() >= written_at + _EVERY_SECONDS:
+                written_at = time.monotonic()
+                await self.write()
+
+    def _gather(self) -> None:
+        used = self._shelf.take_used()
+        now = time.monotonic()
+        self._open = {digest: until for digest, until in self._open.items() if until > now}
+        for digest, use in used.items():
+            self._unwritten[digest] = use.last
+            if use.is_open:
+                self._open[digest] = now + _OPEN_SECONDS
+        if used:
+            for told in self.on_used:
+                told(used)
 
 
 def write_last_use(content: Content, used: Mapping[Digest, float]) -> None:

@@ -17,6 +17,7 @@ from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
+from mirror.oci.use import Use
 from mirror.store import Link, Shelf, TagState
 from mirror.store.records import tag_key
 from tests.channel.conftest import Bench, eventually
@@ -506,7 +507,7 @@ async def test_report__is_taken(bench: Bench) -> None:
     sample = Sample(
         "layover_requests", "counter", "Requests.", "layover_requests_total", {"upstream": "docker.io"}, 3.0
     )
-    await bench.hub.report("1-2", [sample], {digest: 1_700_000_000.5})
+    await bench.hub.report("1-2", [sample], {digest: Use(1, 1_700_000_000.5)})
     await bench.hub.report("1-2", [sample._replace(value=5.0)], {})
     assert [list(each) for each in bench.local.tally.groups()] == [[sample._replace(value=5.0)]]
 

@@ -14,6 +14,7 @@ from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Reference, Repository, Tag
+from mirror.oci.use import Use
 from tests.channel.conftest import eventually
 
 _REPOSITORY = Repository("docker.io", "library/any")
@@ -71,7 +72,7 @@ class _Stub:
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         return Listing(bytes(40 * 2**20), "application/json", CacheStatus(Outcome.MISS))
 
-    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
+    async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         return
 
     async def changes(self, seen: str) -> Changes:

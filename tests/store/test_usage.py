@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.use import Use
 from mirror.store import Content
 from mirror.store.usage import write_last_use
 from tests.store.stock import Image, opened, put_blob
@@ -59,16 +60,17 @@ async def test_is_written__while_the_store_is_open(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("mirror.store.usage._EVERY_SECONDS", 0.01)
     async with opened(tmp_path / "store") as store:
         put_blob(store, Digest.of(HELD), HELD)
-        store.shelf.add_used({Digest.of(HELD): 4_000.0})
+        store.shelf.add_used({Digest.of(HELD): Use(1, 4_000.0)})
         await _until(lambda: used_at(store.content, HELD) == 4_000)
 
 
 async def test_is_told__for_each_digest_once_and_latest(tmp_path: Path) -> None:
     async with opened(tmp_path / "store") as store:
         shelf, image = store.shelf, Image(0)
-        shelf.add_used({image.digest: 1.0, GONE: 2.0})
+        shelf.add_used({image.digest: Use(2, 1.0), GONE: Use(1, 2.0)})
         shelf.touch(image.digest)
         used = shelf.take_used()
         assert used.keys() == {image.digest, GONE}
-        assert used[image.digest] == pytest.approx(time.time(), abs=60)
+        assert used[image.digest].last == pytest.approx(time.time(), abs=60)
+        assert (used[image.digest].times, used[GONE]) == (3, Use(1, 2.0))
         assert shelf.take_used() == {}
