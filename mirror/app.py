@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import socket as sockets
 import ssl
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
-from mirror.admin import Admin
+from mirror.admin import Access, Admin, Api
 from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.fleet import Alone, Coordinator
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
+from mirror.hub.inspection import Inspection
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
+from mirror.hub.orders import Orders
+from mirror.hub.overview import Overview
+from mirror.hub.pins import Pins
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.purging import Purging
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
-from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
+from mirror.observe.metrics import DoorMetrics, HubMetrics, Sample, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull
@@ -46,6 +54,7 @@ _REPORT_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
+_BEGIN_SECONDS = 15.0
 _SLACK_SECONDS = 5.0
 _LAST_REPORT_SECONDS = 2.0
 
@@ -85,7 +94,17 @@ class HubApp:
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
         self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+        self.coordinator: Coordinator = Alone("", settings.fleet.region)
+        pins = Pins(self.store, settings.upstreams)
+        purging = Purging(self.store, manifests, tags, blobs, listings, prefetch)
+        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, pins)
+        freshness = Freshness(settings.freshness)
+        inspection = Inspection(self.store, settings.upstreams, freshness, self.coordinator, pins, self.hub.pulls)
+        label = settings.fleet.replica or sockets.gethostname()
+        overview = Overview(self.store, self.coordinator, pins, label, self._counted)
+        access = Access(settings.server)
+        api = Api(access, self.hub, self.orders, pins, inspection, overview, pools.disk)
+        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, api)
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -97,6 +116,15 @@ class HubApp:
         await self.admin.start(self._settings.server.admin_listen)
         await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        # What was purged while this replica was away is gone before it serves.
+        await self.orders.start()
+        self.admin.open_api()
+
+    def _counted(self) -> Iterator[Sample]:
+        """Yield what all processes of this replica counted."""
+        yield from samples(self.registry)
+        for group in self.hub.tally.groups():
+            yield from group
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -141,6 +169,7 @@ class HubApp:
 
     async def stop(self) -> None:
         """End fills so that they can be resumed, and give the store up."""
+        await self.orders.close()
         await self.hub.close()
         await self._client.close()
         await self._credentials.close()
@@ -154,6 +183,7 @@ class DoorApp:
     def __init__(self, settings: Settings, socket: Path) -> None:
         self._settings = settings
         self._pools = Pools()
+        self._socket = socket
         self._hub = RemoteHub(socket)
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
@@ -169,6 +199,7 @@ class DoorApp:
             OSError: an address cannot be had.
         """
         server = self._settings.server
+        await self._hub_has_begun()
         await self._open_index()
         await self._door.start(server.listen, shares_port=True)
         tasks = [asyncio.create_task(self._follow_for_ever()), asyncio.create_task(self._report_for_ever())]
@@ -184,6 +215,13 @@ class DoorApp:
         await self._hub.close()
         self._shelf.close()
         self._pools.close()
+
+    async def _hub_has_begun(self) -> None:
+        """In a fleet, wait until the hub has carried out what was ordered meanwhile, but no longer than it may take."""
+        for _ in range(int(_BEGIN_SECONDS / _PAUSE_SECONDS)):
+            if self._socket.exists() or not self._settings.fleet.is_shared:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _follow_for_ever(self) -> None:
         """Show what the hub shows."""

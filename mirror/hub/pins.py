@@ -57,6 +57,13 @@ class Pins:
     async def start(self) -> None:
         """Find what is pinned, and go on doing so as pins and tags change."""
         await self.refresh()
+        told = self._store.on_change
+
+        def changed(rows: Mapping[str, Record | None]) -> None:
+            told(rows)
+            self.changed(rows)
+
+        self._store.on_change = changed
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mirror.hub.blobs import Blobs
 from mirror.hub.contents import contents, manifests_of
 from mirror.hub.listings import Listings
+from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.selection import Selection
 from mirror.hub.tags import Tags
@@ -31,9 +32,12 @@ class Purged(NamedTuple):
 class Purging:
     """Carries purges out here, one at a time."""
 
-    def __init__(self, store: Store, tags: Tags, blobs: Blobs, listings: Listings, prefetch: Prefetch) -> None:
+    def __init__(
+        self, store: Store, manifests: Manifests, tags: Tags, blobs: Blobs, listings: Listings, prefetch: Prefetch
+    ) -> None:
         """Have each forget what is purged: also what it remembers beside the store, and what is under way."""
         self._store = store
+        self._manifests = manifests
         self._tags = tags
         self._blobs = blobs
         self._listings = listings
@@ -54,6 +58,7 @@ class Purging:
             return selection.has_digest(repository, digest) or digest in links.get(repository, ())
 
         self._store.purges.add(Purge(selection.matches, time.time(), took))
+        self._manifests.forget(selection.may_have)
         self._tags.forget(selection.may_have)
         self._prefetch.forget(took)
         self._blobs.forget(took)
