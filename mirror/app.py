@@ -100,6 +100,7 @@ class HubApp:
         self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, pins)
         freshness = Freshness(settings.freshness)
         inspection = Inspection(self.store, settings.upstreams, freshness, self.coordinator, pins, self.hub.pulls)
+        inspection.purged_at = self.orders.purged_at
         label = settings.fleet.replica or sockets.gethostname()
         overview = Overview(self.store, self.coordinator, pins, label, self._counted)
         access = Access(settings.server)

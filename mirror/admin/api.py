@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import Executor
 
 import msgspec
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -75,6 +76,7 @@ class Api:
         self._overview = overview
         self._pool = pool
         self.is_open = False
+        self._log = structlog.get_logger("layover.admin")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -115,6 +117,9 @@ class Api:
         except web.HTTPException as error:
             text = f"{request.method} {request.path[:200]}: {error.reason}; see {DOCUMENT}"
             return Problem(error.status, text).response
+        except Exception as error:  # noqa: BLE001 - a defect too is told in the one shape
+            self._log.error("the API met a defect", path=request.path, error=repr(error))
+            return Problem(500, "the replica met a defect; its log says more").response
 
     def _handler(self, endpoint: Endpoint) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:

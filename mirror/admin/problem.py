@@ -30,4 +30,6 @@ class Problem(Exception):
 def answer(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Return a value as JSON."""
     told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json", headers=told)
+    return web.Response(
+        body=msgspec.json.encode(value, enc_hook=str), status=status, content_type="application/json", headers=told
+    )

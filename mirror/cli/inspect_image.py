@@ -39,6 +39,8 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "platforms", ", ".join(report["platforms"])
     if report["checked_at"] is not None:
         yield "tag", f"checked {ago(report['checked_at'])}, {_freshness(report['fresh_until'])}"
+    if report["purged_at"] is not None:
+        yield "purged", ago(report["purged_at"])
     yield "pinned", ", ".join(report["pinned_by"]) or "no"
     where = [f"{each['label']} ({each['region']}, {each['url']})" for each in report["holders"]]
     yield "also at", ", ".join(where) or "no other replica that is known"

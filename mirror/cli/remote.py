@@ -60,7 +60,8 @@ class Remote(msgspec.Struct, frozen=True):
         """Return the answer to a request of the API.
 
         Raises:
-            CommandError: there is none, or it is an error.
+            ConfigError: it says that the question is wrong.
+            CommandError: there is none, or it is another error.
         """
         return asyncio.run(self._ask(method, path, query or {}, body))
 
@@ -93,6 +94,8 @@ class Remote(msgspec.Struct, frozen=True):
             raise CommandError(f"{self.server} is no admin port of Layover (status {status}); name it with --server")
         if status == 401:
             raise CommandError(f"{self.server} wants a token, and not this one: give it with --token-file")
+        if status == 400:
+            raise ConfigError(str(found["error"]))
         if status != 200:
             raise CommandError(str(found["error"]))
         return found

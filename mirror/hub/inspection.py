@@ -84,8 +84,9 @@ class Holder(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """All that is known of an image. Times are in seconds since the epoch.
 
-    `fresh_until` is when its tag is asked about again. `pinned_by` are the pins that name it. `platforms` are those of
-    an index of which all is held. `last_pull` is about its manifest, each part's about the part.
+    `fresh_until` is when its tag is asked about again, `purged_at` when it was last purged. `pinned_by` are pins that
+    name it. `platforms` are those of an index of which all is held. `last_pull` is about its manifest, each part's
+    about the part.
     """
 
     image: str
@@ -96,6 +97,7 @@ class Report(msgspec.Struct, frozen=True):
     missing: int
     checked_at: float | None
     fresh_until: float | None
+    purged_at: float | None
     pinned_by: list[str]
     platforms: list[str]
     holders: list[Holder]
@@ -129,6 +131,8 @@ class Inspection:
         self._coordinator = coordinator
         self._pins = pins
         self._pulls = pulls
+        # When a tag was last purged, in fleet time, 0 if it was not.
+        self.purged_at: Callable[[Repository, Tag], float] = lambda *_: 0.0
         # Why content was last evicted; blocks.
         self.eviction: Callable[[Digest], Eviction | None] = lambda _: None
 
@@ -160,7 +164,8 @@ class Inspection:
         digest = None if found.digest is None else Digest(found.digest)
         holders = [] if digest is None else await self._coordinator.holders(digest)
         parts = [msgspec.structs.replace(each, copies=copies.get(Digest(each.digest))) for each in found.parts]
-        if not found.is_held and found.last_pull is None and not holders and not any(each.evicted for each in parts):
+        is_known = found.is_held or found.last_pull is not None or found.purged_at is not None or bool(holders)
+        if not is_known and not any(each.evicted for each in parts):
             raise NotHeld(f"nothing is known of {selection.text} here")
         where = [Holder(each.label, each.region, each.url) for each in holders]
         return msgspec.structs.replace(found, parts=parts, holders=where)
@@ -215,6 +220,7 @@ class Inspection:
             missing=missing,
             checked_at=None if state is None else state.checked_at,
             fresh_until=self._fresh_until(repository, tag, state),
+            purged_at=None if tag is None else self.purged_at(repository, tag) or None,
             pinned_by=[] if digest is None else self._pins.by(str(repository), tag, digest),
             platforms=[] if digest is None else _whole_platforms(shelf, digest),
             holders=[],
