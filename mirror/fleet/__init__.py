@@ -5,6 +5,9 @@ Redis, all waiting for it during one request adds up to at most 250 ms, and to n
 """
 
 from mirror.fleet.alone import Alone
+from mirror.fleet.coordinator import RedisCoordinator
+from mirror.fleet.copies import HOLDERS_SECONDS
+from mirror.fleet.identity import Identity
 from mirror.fleet.protocol import (
     Asked,
     Claim,
@@ -19,19 +22,24 @@ from mirror.fleet.protocol import (
     Turn,
     Wish,
 )
+from mirror.fleet.waiting import allowance
 
 __all__ = [
+    "HOLDERS_SECONDS",
     "Alone",
     "Asked",
     "Claim",
     "Coordinator",
     "Fact",
     "Filler",
+    "Identity",
     "Leave",
     "Message",
     "Order",
     "Posted",
+    "RedisCoordinator",
     "Sibling",
     "Turn",
     "Wish",
+    "allowance",
 ]

@@ -104,7 +104,7 @@ class Alone:
         """See `Coordinator`."""
         return None
 
-    async def orders(self, after: int) -> Sequence[Order]:  # noqa: ARG002 - the Protocol's
+    async def orders(self, after: int) -> Sequence[Order] | None:  # noqa: ARG002 - the Protocol's
         """See `Coordinator`."""
         return ()
 

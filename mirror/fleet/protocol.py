@@ -249,9 +249,9 @@ class Coordinator(Protocol):
         """Give an order to every replica, this one included; None if the fleet cannot be asked: carry it out alone."""
 
     async def orders(self, after: int) -> Sequence[Order] | None:
-        """Return the orders with higher numbers, oldest first; None if Redis does not answer.
+        """Return the orders with higher numbers, oldest first; None if the fleet cannot be asked.
 
-        A replica need not be a proven member for it: it carries out what it missed before its data port listens.
+        That, `order` and `restore` work as soon as Redis answers, also before this replica is a proven member.
         """
 
     async def restore(self, orders: Sequence[Order]) -> None:

@@ -20,6 +20,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Registry = CollectorRegistry
 _FIRST_BYTE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ANSWER_LABELS = ("upstream", "kind", "outcome")
+_FLEET = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _FILL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -140,6 +141,22 @@ class HubMetrics:
         self.store_bytes = Gauge("layover_store_bytes", "Bytes that the store takes.", registry=registry)
         self.store_capacity = Gauge("layover_store_capacity_bytes", "The store's high mark.", registry=registry)
         self.store_objects = Gauge("layover_store_objects", "What the store holds.", ("kind",), registry=registry)
+        self.fleet_up = Gauge(
+            "layover_fleet_up", "1 while the fleet can be asked, 0 while the replica is alone.", registry=registry
+        )
+        self.fleet_replicas = Gauge(
+            "layover_fleet_replicas",
+            "Live replicas of the fleet, this one among them.",
+            ("peer_region",),
+            registry=registry,
+        )
+        self.fleet_seconds = Histogram(
+            "layover_fleet_seconds",
+            "From a question to the fleet to its answer, or to its absence.",
+            ("operation",),
+            buckets=_FLEET,
+            registry=registry,
+        )
         self.build_info = Gauge("layover_build_info", "Always 1.", ("version",), registry=registry)
 
 

@@ -1,0 +1,52 @@
+"""How long the fleet may be waited for in all."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+MOST_SECONDS = 0.25
+
+
+class _Allowance:
+    """What is left of it; shared by all tasks that a request starts."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_SECONDS
+
+
+_ALLOWANCE: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
+
+
+@contextlib.contextmanager
+def allowance() -> Iterator[None]:
+    """Let all waiting for the fleet inside add up to at most 250 ms.
+
+    Without one each single wait may take that. Tasks started inside share it, unless they begin one of their own.
+    """
+    token = _ALLOWANCE.set(_Allowance())
+    try:
+        yield
+    finally:
+        _ALLOWANCE.reset(token)
+
+
+def seconds_left() -> float:
+    """Return for how many seconds the fleet may still be waited for."""
+    granted = _ALLOWANCE.get()
+    return MOST_SECONDS if granted is None else granted.left
+
+
+@contextlib.contextmanager
+def spending() -> Iterator[None]:
+    """Take the time that passes inside from what is left."""
+    granted, began = _ALLOWANCE.get(), time.monotonic()
+    try:
+        yield
+    finally:
+        if granted is not None:
+            granted.left = max(0.0, granted.left - (time.monotonic() - began))
