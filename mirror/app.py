@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket as sockets
 import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
+from socket import gethostname
 
 import structlog
 
 from mirror.admin import Access, Admin, Api
 from mirror.channel import Changes, HubServer, RemoteHub
 from mirror.config import ConfigError, Settings
-from mirror.fleet import Alone, Coordinator
+from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.hub import LocalHub
 from mirror.hub.blobs import Blobs
 from mirror.hub.inspection import Inspection
@@ -72,6 +73,19 @@ class Pools:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def coordinator_of(settings: Settings, identity: Identity, metrics: HubMetrics) -> Alone | RedisCoordinator:
+    """Return the way to the fleet that is configured.
+
+    Raises:
+        ConfigError: a file that the settings of the fleet name cannot be used.
+    """
+    fleet = settings.fleet
+    if not fleet.is_shared:
+        return Alone("", fleet.region)
+    label = fleet.replica or gethostname()
+    return RedisCoordinator(fleet, settings.server.listen, label, version("layover"), identity, metrics)
+
+
 class HubApp:
     """The deciding half of a replica, with the admin port."""
 
@@ -93,19 +107,24 @@ class HubApp:
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
+        self._blobs = blobs
+        self._identity = Identity(settings.store.path)
+        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        self._describing: asyncio.Task[None] | None = None
         self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
-        self.coordinator: Coordinator = Alone("", settings.fleet.region)
         pins = Pins(self.store, settings.upstreams)
         purging = Purging(self.store, manifests, tags, blobs, listings, prefetch)
         self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, pins)
+        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api(pins))
+
+    def _api(self, pins: Pins) -> Api:
+        settings, disk = self._settings, self._pools.disk
         freshness = Freshness(settings.freshness)
         inspection = Inspection(self.store, settings.upstreams, freshness, self.coordinator, pins, self.hub.pulls)
         inspection.purged_at = self.orders.purged_at
-        label = settings.fleet.replica or sockets.gethostname()
+        label = settings.fleet.replica or gethostname()
         overview = Overview(self.store, self.coordinator, pins, label, self._counted)
-        access = Access(settings.server)
-        api = Api(access, self.hub, self.orders, pins, inspection, overview, pools.disk)
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, api)
+        return Api(Access(settings.server), self.hub, self.orders, pins, inspection, overview, disk)
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -115,8 +134,14 @@ class HubApp:
             OSError: the admin address cannot be had.
         """
         await self.admin.start(self._settings.server.admin_listen)
-        await asyncio.get_running_loop().run_in_executor(self._pools.disk, self.store.open)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
+        await loop.run_in_executor(self._pools.disk, self._identity.load)
+        if isinstance(self.coordinator, Alone):
+            self.coordinator.identity = self._identity.uuid
+        await self.coordinator.start()
+        self._describing = asyncio.create_task(self._describe_for_ever())
         # What was purged while this replica was away is gone before it serves.
         await self.orders.start()
         self.admin.open_api()
@@ -168,10 +193,20 @@ class HubApp:
             await asyncio.sleep(_REPORT_SECONDS)
             await loop.run_in_executor(self._pools.disk, self.admin.on_shown)
 
+    async def _describe_for_ever(self) -> None:
+        """Let the fleet know how this replica does."""
+        while True:
+            room = self.store.room
+            self.coordinator.describe(max(0, room.capacity - room.used), self._blobs.load)
+            await asyncio.sleep(_REPORT_SECONDS)
+
     async def stop(self) -> None:
-        """End fills so that they can be resumed, and give the store up."""
+        """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
         await self.orders.close()
+        if self._describing is not None:
+            self._describing.cancel()
         await self.hub.close()
+        await self.coordinator.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()

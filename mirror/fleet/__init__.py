@@ -4,6 +4,7 @@ May import: `observe`, `config`, `oci`. Callers may rely on: nothing here fails 
 Redis, all waiting for it during one request adds up to at most 250 ms, and to nothing while it is known to be away.
 """
 
+from mirror.fleet.address import RedisAddress
 from mirror.fleet.alone import Alone
 from mirror.fleet.coordinator import RedisCoordinator
 from mirror.fleet.copies import HOLDERS_SECONDS
@@ -37,6 +38,7 @@ __all__ = [
     "Message",
     "Order",
     "Posted",
+    "RedisAddress",
     "RedisCoordinator",
     "Sibling",
     "Turn",

@@ -54,7 +54,7 @@ class RedisCoordinator:
         self._identity = identity
         self._address = RedisAddress(settings)
         self._link = Link(self._address, self._greet)
-        me = Sibling("", label, settings.region, "", version)
+        me = Sibling("", label, str(settings.region), "", version)
         self._fleet = Membership(self._link, me, self._own_url, metrics)
         self._copies = Copies(self._fleet)
         self._leases = Leases(self._fleet, self._copies)

@@ -242,6 +242,8 @@ class Link:
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, Away | NotFound):
             return str(error)
+        if not isinstance(error, RedisError | OSError | TimeoutError):
+            return f"cannot be used: {type(error).__name__}: {error}"[:300]
         return _reason(error) or reason_of(error)
 
     def _tell(self) -> None:

@@ -75,6 +75,11 @@ class Blobs:
             if is_meant(str(fill.repository), fill.digest):
                 fill.forget()
 
+    @property
+    def load(self) -> int:
+        """How many fills are under way."""
+        return len(self._active)
+
     async def locate(self, upstream: Upstream, repository: Repository, digest: Digest) -> Body:
         """Return where a blob can be read, starting or joining its fill if it is not held.
 

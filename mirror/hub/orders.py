@@ -25,8 +25,11 @@ from mirror.store.records import Carried, order_key
 _HEARD = Carried("heard", "", 0, 0.0)
 # Redis keeps orders for so long. Who was away for longer does not know what it missed.
 _LONGEST_AWAY = 30 * 86400.0
-# An order that Redis lost in a fail-over may share its number with a later one: so many are looked at again.
-_OVERLAP = 64
+# Numbers are milliseconds. What Redis lost in a fail-over is given back behind what came since, so that all look again
+# at what is not older than this.
+_OVERLAP = 600_000
+# Redis forgets pins as well: those that hold are ordered anew before it does.
+_RENEW_SECONDS = 15 * 86400.0
 # As it starts a replica waits so long for Redis, and for an index that is being built.
 _START_SECONDS = 2.0
 _BUILD_SECONDS = 10.0
@@ -170,6 +173,7 @@ class Orders:
         found = await self._coordinator.orders(floor)
         if found is None:
             return False
+        await self._note_absence()
         await self._give_back(floor, found)
         for order in found:
             if self._is_news(order):
@@ -230,15 +234,25 @@ class Orders:
             with contextlib.suppress(SelectionError):
                 self._purges[order.what] = order.at, select(order.what, self._upstreams)
 
-    async def _note_heard(self) -> None:
-        """Note when the fleet was last heard of; who did not hear of it for too long gives its tags up."""
+    async def _note_absence(self) -> None:
+        """Give up what may have been purged or unpinned, if nothing was heard of the fleet for too long."""
         now, heard = self._coordinator.time, self._store.orders.get(_HEARD.key)
         if heard is not None and now - heard.at > _LONGEST_AWAY:
             self._log.warning("this replica was away for longer than orders are kept: it goes on without tags")
             await self._purging.drop_tags()
+            for key in [key for key, order in self._store.orders.items() if order.verb == "pin"]:
+                await self._store.remember_order(key, None)
+            await self._pins.refresh()
+
+    async def _note_heard(self) -> None:
+        """Note when the fleet was last heard of, and see to what is forgotten with time."""
+        now, heard = self._coordinator.time, self._store.orders.get(_HEARD.key)
         if heard is None or abs(now - heard.at) > _NOTE_SECONDS:
             await self._remember(msgspec.structs.replace(_HEARD, at=now))
             await self._prune(now - _LONGEST_AWAY)
+            for order in list(self._store.orders.values()):
+                if order.verb == "pin" and order.number and order.at < now - _RENEW_SECONDS:
+                    await self._coordinator.order(order.verb, order.what)
 
     async def _prune(self, before: float) -> None:
         """Forget old purges, but for the last order of all, which tells how far this replica is."""
