@@ -16,12 +16,17 @@ from socket import gethostname
 import structlog
 
 from mirror.admin import Access, Admin, Api
-from mirror.channel import Changes, HubServer, RemoteHub
+from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.config.units import Secret
+from mirror.eviction import Consent, Janitor, Offers
+from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
-from mirror.hub import LocalHub
+from mirror.fleet.secret import FleetSecret
+from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
 from mirror.hub.inspection import Inspection
+from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.orders import Orders
@@ -29,13 +34,16 @@ from mirror.hub.overview import Overview
 from mirror.hub.pins import Pins
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.purging import Purging
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
+from mirror.observe.audit import Evictions
 from mirror.observe.metrics import DoorMetrics, HubMetrics, Sample, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
-from mirror.pull import Pull
+from mirror.pull import Pull, Sharing
 from mirror.registry import Door
+from mirror.source.sibling import Siblings
 from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
@@ -52,6 +60,7 @@ from mirror.store.freshness import Freshness
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
+_SECRET_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
@@ -102,29 +111,58 @@ class HubApp:
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
         tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
-        blobs = Blobs(self._client, self.store, pools.hashing, metrics)
+        self._identity = Identity(settings.store.path)
+        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
+        self._siblings = Siblings(self.coordinator, self._secret, metrics, lambda: self.orders.epoch)
+        if isinstance(self.coordinator, RedisCoordinator):
+            self.coordinator.check = self._siblings.check
+        self._inventory = Inventory(self.store, self.coordinator)
+        self.store.on_manifest = self.coordinator.holds
+        fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
+        self._blobs = blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        self._blobs = blobs
-        self._identity = Identity(settings.store.path)
-        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        supplier = Supplier(self.store, blobs, self.coordinator)
+        services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
+        self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
+        self.evictions = Evictions(settings.store.path / "audit", metrics)
+        self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
+        self._pins = Pins(self.store, settings.upstreams)
+        purging = Purging(self.store, services, self.evictions, self.coordinator.lost)
+        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, self._pins)
+        self.janitor = self._janitor()
+        self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
-        pins = Pins(self.store, settings.upstreams)
-        purging = Purging(self.store, manifests, tags, blobs, listings, prefetch)
-        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, pins)
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api(pins))
+        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api())
 
-    def _api(self, pins: Pins) -> Api:
-        settings, disk = self._settings, self._pools.disk
-        freshness = Freshness(settings.freshness)
-        inspection = Inspection(self.store, settings.upstreams, freshness, self.coordinator, pins, self.hub.pulls)
+    def _api(self) -> Api:
+        settings, disk, freshness = self._settings, self._pools.disk, Freshness(self._settings.freshness)
+        inspection = Inspection(
+            self.store, settings.upstreams, freshness, self.coordinator, self._pins, self.hub.pulls, self.evictions
+        )
         inspection.purged_at = self.orders.purged_at
         label = settings.fleet.replica or gethostname()
-        overview = Overview(self.store, self.coordinator, pins, label, self._counted)
-        return Api(Access(settings.server), self.hub, self.orders, pins, inspection, overview, disk)
+        overview = Overview(self.store, self.coordinator, self._pins, label, self._counted)
+        return Api(Access(settings.server), self.hub, self.orders, self._pins, inspection, overview, disk)
+
+    def _janitor(self) -> Janitor:
+        """Return what makes room, with the consent of the fleet if there is one."""
+        settings, consent = self._settings, None
+        if settings.fleet.is_shared:
+            consent = Consent(self.coordinator, self._siblings, settings.fleet.min_copies)
+        return Janitor(self.store, settings.store, self.evictions, consent, self._offers, self._pins)
+
+    def membership(self) -> Membership | None:
+        """Return what the replica is in its fleet; None without one."""
+        own = self.coordinator
+        if not self._settings.fleet.is_shared or not own.identity:
+            return None
+        return Membership(
+            own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic(), self.orders.epoch
+        )
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -140,11 +178,22 @@ class HubApp:
         await loop.run_in_executor(self._pools.disk, self._identity.load)
         if isinstance(self.coordinator, Alone):
             self.coordinator.identity = self._identity.uuid
-        await self.coordinator.start()
-        self._describing = asyncio.create_task(self._describe_for_ever())
+        else:
+            await self._join()
         # What was purged while this replica was away is gone before it serves.
         await self.orders.start()
+        await self.janitor.start()
         self.admin.open_api()
+
+    async def _join(self) -> None:
+        """Begin to be one of the fleet."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+        self._refreshing = asyncio.create_task(self._refresh_secret())
+        await self.coordinator.start()
+        self._siblings.start()
+        self._inventory.start()
+        self._describing = asyncio.create_task(self._describe_for_ever())
 
     def _counted(self) -> Iterator[Sample]:
         """Yield what all processes of this replica counted."""
@@ -200,13 +249,23 @@ class HubApp:
             self.coordinator.describe(max(0, room.capacity - room.used), self._blobs.load)
             await asyncio.sleep(_REPORT_SECONDS)
 
+    async def _refresh_secret(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SECRET_SECONDS)
+            await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+
     async def stop(self) -> None:
         """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
         await self.orders.close()
-        if self._describing is not None:
-            self._describing.cancel()
+        for task in (self._refreshing, self._describing):
+            if task is not None:
+                task.cancel()
+        await self._inventory.close()
+        await self.janitor.close()
         await self.hub.close()
         await self.coordinator.close()
+        await self._siblings.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()
@@ -225,8 +284,10 @@ class DoorApp:
         self._registry = new_registry()
         self._name = process_name()
         self._is_asked = asyncio.Event()
+        self._membership: Membership | None = None
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
+        sharing = Sharing(self._shelf, self._hub, lambda: self._membership)
+        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
@@ -270,6 +331,7 @@ class DoorApp:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             seen = follow(self._shelf, changes, asked_at)
+            self._membership = changes.membership
             if changes.inquiry != inquiry:
                 inquiry = changes.inquiry
                 self._is_asked.set()
@@ -311,7 +373,8 @@ class Replica:
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
         pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
+        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._hub.membership)
+        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
         self._log = structlog.get_logger("layover")
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -10,6 +10,13 @@ from typing import Any
 from mirror.cli.figures import ago, size, table
 from mirror.cli.remote import Remote, add_flags, print_json
 
+_WENT = {
+    "pressure": "evicted for want of room",
+    "unused": "evicted as it was not used for long",
+    "abandoned": "given up half-way",
+    "purge": "purged",
+}
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
@@ -65,7 +72,7 @@ def _pull(pull: dict[str, Any]) -> str:
 def _part(part: dict[str, Any]) -> tuple[str, ...]:
     notes = "pinned" if part["is_pinned"] else ""
     if part["evicted"] is not None:
-        notes = f"evicted {ago(part['evicted']['at'])}: {part['evicted']['reason']}"
+        notes = f"{_WENT[part['evicted']['reason']]} {ago(part['evicted']['at'])}"
     elif part["last_pull"] is not None and part["kind"] == "blob":
         notes = "; ".join(filter(None, (notes, _pull(part["last_pull"]))))
     here = "yes" if part["is_held"] else "no"

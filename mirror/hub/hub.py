@@ -5,9 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
+from mirror.channel import (
+    BlobFound,
+    Body,
+    Changes,
+    Filling,
+    Listing,
+    ManifestFound,
+    Membership,
+    Progress,
+    Stream,
+    Whole,
+)
 from mirror.config import Upstream, Upstreams
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
@@ -15,6 +27,7 @@ from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.pulls import Pulls
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
@@ -31,6 +44,18 @@ _REMEMBERED_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.3
 
 
+class Services(NamedTuple):
+    """What a hub is made of, each with its own kind of question."""
+
+    manifests: Manifests
+    tags: Tags
+    blobs: Blobs
+    listings: Listings
+    visibility: Visibility
+    prefetch: Prefetch
+    supplier: Supplier
+
+
 class LocalHub:
     """Implements the channel's Protocol; a door in the same process calls it as it is."""
 
@@ -38,26 +63,24 @@ class LocalHub:
         self,
         upstreams: Upstreams,
         store: Store,
-        manifests: Manifests,
-        tags: Tags,
-        blobs: Blobs,
-        listings: Listings,
-        visibility: Visibility,
-        prefetch: Prefetch,
+        services: Services,
+        membership: Callable[[], Membership | None],
     ) -> None:
+        """Put the hub together; `membership` tells what the replica is in its fleet, None without one."""
         self._upstreams = upstreams
         self._store = store
-        self._manifests = manifests
-        self._tags = tags
-        self._blobs = blobs
-        self._listings = listings
-        self._visibility = visibility
-        self._prefetch = prefetch
+        self._manifests = services.manifests
+        self._tags = services.tags
+        self._blobs = services.blobs
+        self._listings = services.listings
+        self._visibility = services.visibility
+        self._prefetch = services.prefetch
+        self._supplier = services.supplier
         self.tally = Tally()
         self.pulls = Pulls(store.shelf)
         self._reported: dict[str, float] = {}
         self._report_came = asyncio.Event()
-        self._changes = ChangeLog(store.shelf)
+        self._changes = ChangeLog(store.shelf, membership)
         store.on_change = self._changes.add
 
     async def wind_down(self) -> None:
@@ -136,13 +159,37 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))
 
+    async def take(self, repository: Repository, digest: Digest, is_manifest: bool) -> None:
+        """Bring in a manifest or a blob that another replica offers.
+
+        Raises:
+            RegistryError: it cannot be had.
+        """
+        upstream = self._upstream(repository)
+        if is_manifest:
+            await self._manifests.find(upstream, repository, digest)
+        else:
+            await self._blobs.bring(upstream, repository, digest)
+
+    async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
+        """See `channel.Hub`."""
+        return await self._supplier.blob(asker, followers, digest)
+
+    async def sibling_manifest(self, repository: Repository, digest: Digest) -> ManifestFound | None:
+        """See `channel.Hub`."""
+        return self._supplier.manifest(repository, digest)
+
+    async def sibling_has(self, digest: Digest, seconds: float) -> bool:
+        """See `channel.Hub`."""
+        return await self._supplier.has(digest, seconds)
+
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, Use]) -> None:
         """See `channel.Hub`."""
         self.tally.put(door, samples)
         self._reported[door] = time.monotonic()
         came, self._report_came = self._report_came, asyncio.Event()
         came.set()
-        self._store.shelf.add_used(used)
+        self._store.usage.told(door, used)
 
     async def gather_reports(self) -> None:
         """Have the tally show what doors of other processes counted by now, if they tell it soon."""

@@ -14,6 +14,7 @@ from mirror.hub.contents import Contents, children_of, contents, manifests_of
 from mirror.hub.pins import Pins
 from mirror.hub.pulls import Pull, Pulls
 from mirror.hub.selection import Selection, SelectionError, select
+from mirror.observe.audit import Evicted, Evictions
 from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
 from mirror.oci.manifest import platforms
@@ -52,13 +53,6 @@ class Images(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
-class Eviction(msgspec.Struct, frozen=True):
-    """Why content was evicted, and when, in seconds since the epoch."""
-
-    at: float
-    reason: str
-
-
 class Part(msgspec.Struct, frozen=True):
     """A manifest or blob of an image; `bytes` is None where nobody told it, `copies` are on other replicas."""
 
@@ -70,7 +64,7 @@ class Part(msgspec.Struct, frozen=True):
     last_used: float | None
     copies: int | None
     last_pull: Pull | None = None
-    evicted: Eviction | None = None
+    evicted: Evicted | None = None
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -124,6 +118,7 @@ class Inspection:
         coordinator: Coordinator,
         pins: Pins,
         pulls: Pulls,
+        evictions: Evictions,
     ) -> None:
         self._store = store
         self._upstreams = upstreams
@@ -133,8 +128,7 @@ class Inspection:
         self._pulls = pulls
         # When a tag was last purged, in fleet time, 0 if it was not.
         self.purged_at: Callable[[Repository, Tag], float] = lambda *_: 0.0
-        # Why content was last evicted; blocks.
-        self.eviction: Callable[[Digest], Eviction | None] = lambda _: None
+        self._evictions = evictions
 
     async def images(self, what: str, after: str, most: int) -> Images:
         """Return images that are held: of all if `what` is empty, those behind `after`, at most so many.
@@ -261,7 +255,7 @@ class Inspection:
             last_used=shelf.last_use(digest),
             copies=None,
             last_pull=self._pulls.last(repository, digest),
-            evicted=self.eviction(digest) if size is None else None,
+            evicted=self._evictions.last(digest) if size is None else None,
         )
 
 

@@ -72,15 +72,12 @@ class Orders:
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
         self._has_lost = False
+        # The number of the last purge that was carried out here: nothing that is held is older.
+        self.epoch = 0
         self._done: dict[int, Purged] = {}
         self._purges: dict[str, tuple[float, Selection]] = {}
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("layover.hub")
-
-    @property
-    def epoch(self) -> int:
-        """The number of the last purge that was carried out here: nothing that is held is older."""
-        return max((each.number for each in self._store.orders.values() if each.verb == "purge"), default=0)
 
     def purged_at(self, repository: Repository, tag: Tag) -> float:
         """Return when a tag was last purged, in fleet time; 0 if it was not in the last 30 days."""
@@ -231,6 +228,7 @@ class Orders:
 
     def _note(self, order: Carried) -> None:
         if order.verb == "purge":
+            self.epoch = max(self.epoch, order.number)
             with contextlib.suppress(SelectionError):
                 self._purges[order.what] = order.at, select(order.what, self._upstreams)
 

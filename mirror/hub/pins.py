@@ -37,7 +37,7 @@ class Pins:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def __contains__(self, digest: Digest) -> bool:
+    def __contains__(self, digest: object) -> bool:
         return hash(digest) in self._digests
 
     @property

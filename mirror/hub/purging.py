@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mirror.hub.blobs import Blobs
 from mirror.hub.contents import contents, manifests_of
-from mirror.hub.listings import Listings
-from mirror.hub.manifests import Manifests
-from mirror.hub.prefetch import Prefetch
+from mirror.hub.hub import Services
 from mirror.hub.selection import Selection
-from mirror.hub.tags import Tags
+from mirror.observe.audit import Evictions
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Tag
 from mirror.store import Shelf, Store
@@ -32,17 +29,12 @@ class Purged(NamedTuple):
 class Purging:
     """Carries purges out here, one at a time."""
 
-    def __init__(
-        self, store: Store, manifests: Manifests, tags: Tags, blobs: Blobs, listings: Listings, prefetch: Prefetch
-    ) -> None:
-        """Have each forget what is purged: also what it remembers beside the store, and what is under way."""
+    def __init__(self, store: Store, services: Services, evictions: Evictions, lost: Callable[[Digest], None]) -> None:
+        """Have each of `services` forget what is purged, also what is under way; `lost` hears of content that went."""
         self._store = store
-        self._manifests = manifests
-        self._tags = tags
-        self._blobs = blobs
-        self._listings = listings
-        self._prefetch = prefetch
-        self.on_gone: list[Callable[[Mapping[Digest, int]], None]] = []
+        self._services = services
+        self._evictions = evictions
+        self._lost = lost
 
     async def purge(self, selection: Selection) -> Purged:
         """Forget what is selected, and whatever would bring it back.
@@ -58,14 +50,16 @@ class Purging:
             return selection.has_digest(repository, digest) or digest in links.get(repository, ())
 
         self._store.purges.add(Purge(selection.matches, time.time(), took))
-        self._manifests.forget(selection.may_have)
-        self._tags.forget(selection.may_have)
-        self._prefetch.forget(took)
-        self._blobs.forget(took)
+        services = self._services
+        services.manifests.forget(selection.may_have)
+        services.tags.forget(selection.may_have)
+        services.prefetch.forget(took)
+        services.blobs.forget(took)
         gone = await self._store.purge(fallen)
-        await self._listings.forget(selection.may_have)
-        for told in self.on_gone:
-            told(gone)
+        for digest in gone:
+            self._lost(digest)
+        await services.listings.forget(selection.may_have)
+        await loop.run_in_executor(self._store.disk, self._evictions.purged, gone)
         taken = {digest for repository, digests in links.items() if "/" in repository for digest in digests}
         return Purged(sum(map(len, fallen.tags.values())), len(taken), sum(gone.values()))
 

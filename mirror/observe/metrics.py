@@ -40,6 +40,7 @@ class DoorMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._refused: dict[str, int] = {}
         registry.register(self)
 
     def answered(self, upstream: str, kind: str, outcome: str, sent: int, first_byte: float) -> None:
@@ -52,8 +53,22 @@ class DoorMetrics(Collector):
         tally.seconds += first_byte
         tally.counts[bisect_left(_FIRST_BYTE, first_byte)] += 1
 
+    def refuse_siblings_for(self, reasons: Iterable[str]) -> None:
+        """Show for each of these reasons how many requests of siblings were refused, from the first scrape on."""
+        self._refused = dict.fromkeys(reasons, 0)
+
+    def refused_sibling(self, reason: str) -> None:
+        """Count a request that claims to be a sibling's, and was refused. One thread."""
+        self._refused[reason] += 1
+
     def collect(self) -> Iterator[Metric]:
         """Yield the series as they stand. Any thread."""
+        refused = CounterMetricFamily(
+            "layover_sibling_refused", "Requests refused that claim to be a sibling's.", labels=("reason",)
+        )
+        for reason, count in self._refused.items():
+            refused.add_metric((reason,), count)
+        yield refused
         requests = CounterMetricFamily("layover_requests", "Requests of clients.", labels=_ANSWER_LABELS)
         sent = CounterMetricFamily("layover_response_bytes", "Body bytes sent to clients.", labels=_ANSWER_LABELS)
         first_bytes: dict[tuple[str, str], _Tally] = {}
@@ -140,6 +155,12 @@ class HubMetrics:
         )
         self.store_bytes = Gauge("layover_store_bytes", "Bytes that the store takes.", registry=registry)
         self.store_capacity = Gauge("layover_store_capacity_bytes", "The store's high mark.", registry=registry)
+        self.evictions = Counter(
+            "layover_evictions", "Objects that went from the store.", ("reason",), registry=registry
+        )
+        self.evicted_bytes = Counter(
+            "layover_evicted_bytes", "Bytes that went from the store.", ("reason",), registry=registry
+        )
         self.store_objects = Gauge("layover_store_objects", "What the store holds.", ("kind",), registry=registry)
         self.fleet_up = Gauge(
             "layover_fleet_up", "1 while the fleet can be asked, 0 while the replica is alone.", registry=registry

@@ -189,6 +189,12 @@ class Leftover(NamedTuple):
     size: int
     changed: float
 
+    @property
+    def digest(self) -> Digest:
+        """The digest that it was to have."""
+        algorithm, name, _ = self.path.name.split("-", 2)
+        return Digest.parse(f"{algorithm}:{name}")
+
     def remove(self) -> None:
         """Delete it. Blocks.
 

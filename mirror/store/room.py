@@ -79,7 +79,7 @@ class Room:
             return 0
         limit = self._limit()
         low = min(self._low_mark.of(limit), limit)
-        wanted = self.used + self._promised + sum(self._waiting.values())
+        wanted = self.used + self._promised + self._waited_for(limit)
         return max(0, wanted - low) if wanted > low + (limit - low) // 2 else 0
 
     async def ready(self, amount: int, spare: float = 0.0) -> None:
@@ -120,6 +120,10 @@ class Room:
         self._is_counted.set()
         self._tell_need()
 
+    async def counted(self) -> None:
+        """Wait until `used` is all that lies in the store."""
+        await self._is_counted.wait()
+
     @property
     def is_counted(self) -> bool:
         """Whether `used` is all that lies in the store."""
@@ -147,6 +151,15 @@ class Room:
         mark = self._size.of(whole)
         free = facts.f_bavail * facts.f_frsize - self._min_free.of(whole)
         return max(0, min(mark - _rounding(mark), self.used + free))
+
+    def _waited_for(self, limit: int) -> int:
+        """Return how many bytes are waited for by the first who wait, together at most half the limit."""
+        amount = 0
+        for wanted in self._waiting.values():
+            if amount and amount + wanted > limit // 2:
+                break
+            amount += wanted
+        return amount
 
     def _tell_need(self) -> None:
         if self.excess():

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from mirror.oci.reference import Repository, Tag
 from mirror.store.content import sync
 from mirror.store.holds import Holds
 from mirror.store.journal import Journal
-from mirror.store.partial import Partial, clear_leftovers, leftovers
+from mirror.store.partial import Leftover, Partial, clear_leftovers, leftovers
 from mirror.store.purges import Fallen, Purges
 from mirror.store.records import (
     Carried,
@@ -93,8 +93,10 @@ class Store:
         self.naming: set[Digest] = set()
         self.purges = Purges()
         self.orders: dict[str, Carried] = {}
+        self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
+        self.on_manifest: Callable[[Digest, int], None] = lambda _digest, _size: None
         self._settings = settings
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
@@ -394,25 +396,26 @@ class Store:
         self.room.free(sum(freed.values()))
         return freed
 
-    async def forget_leftovers(self, amount: int, unchanged_for: float) -> int:
-        """Delete partial files, oldest first, that no fill has had for so many seconds; return what went.
+    async def forget_leftovers(self, amount: int, unchanged_for: float) -> Sequence[Leftover]:
+        """Delete partial files, oldest first, that no fill has had for so many seconds; return which went.
 
         It ends once at least `amount` bytes went.
         """
         before = time.time() - unchanged_for
         freed = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear, amount, before)
-        self.room.free(freed)
+        self.room.free(sum(each.size for each in freed))
         return freed
 
-    def _clear(self, amount: int, before: float) -> int:
-        freed = 0
+    def _clear(self, amount: int, before: float) -> Sequence[Leftover]:
+        freed: list[Leftover] = []
         with self._opening:
             used = {partial.path for partial in self._partials if partial.is_open}
             for each in leftovers(self.path / "partial", self._boot_id, used):
-                if freed >= amount or each.changed > before:
+                if amount <= 0 or each.changed > before:
                     break
                 each.remove()
-                freed += each.size
+                amount -= each.size
+                freed.append(each)
         return freed
 
     def _removed(self, digest: Digest) -> _Removed | None:
@@ -475,3 +478,4 @@ class Store:
         self.objects["manifest"] += 1
         self._count_blocks(digest, len(body))
         self.shelf.unpublished.discard(digest)
+        self.on_manifest(digest, len(body))

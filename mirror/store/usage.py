@@ -10,7 +10,9 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
+from typing import NamedTuple
 
 from mirror.oci.digest import Digest
 from mirror.oci.use import Use
@@ -19,8 +21,15 @@ from mirror.store.shelf import Shelf
 
 _GATHERED_EVERY_SECONDS = 1.0
 _EVERY_SECONDS = 10.0
-# Doors of other processes say about once a second what they still read.
+# Doors of other processes say about once a second what they read.
 _OPEN_SECONDS = 3.0
+
+
+class _Reading(NamedTuple):
+    """What a door reads, believed until a moment on the monotonic clock."""
+
+    until: float
+    digests: AbstractSet[Digest]
 
 
 class Usage:
@@ -32,7 +41,7 @@ class Usage:
         self._disk = disk
         self._task: asyncio.Task[None] | None = None
         self._unwritten: dict[Digest, float] = {}
-        self._open: dict[Digest, float] = {}
+        self._open: dict[str, _Reading] = {}
 
     def start(self) -> None:
         """Start writing."""
@@ -46,9 +55,18 @@ class Usage:
                 await self._task
         await self.write()
 
+    def told(self, door: str, used: Mapping[Digest, Use]) -> None:
+        """Take in what a door of another process used, and what it reads by now."""
+        now = time.monotonic()
+        self._shelf.add_used(used)
+        self._open = {name: reading for name, reading in self._open.items() if reading.until > now}
+        self._open[door] = _Reading(now + _OPEN_SECONDS, {digest for digest, use in used.items() if use.is_open})
+
     def is_open(self, digest: Digest) -> bool:
         """Say whether a client reads the content of `digest`, as far as is known here."""
-        return digest in self._shelf.content.reading or self._open.get(digest, 0.0) > time.monotonic()
+        now = time.monotonic()
+        is_told = any(digest in reading.digests and reading.until > now for reading in self._open.values())
+        return is_told or digest in self._shelf.content.reading
 
     async def write(self) -> None:
         """Write down what was used until now."""
@@ -68,12 +86,7 @@ class Usage:
 
     def _gather(self) -> None:
         used = self._shelf.take_used()
-        now = time.monotonic()
-        self._open = {digest: until for digest, until in self._open.items() if until > now}
-        for digest, use in used.items():
-            self._unwritten[digest] = use.last
-            if use.is_open:
-                self._open[digest] = now + _OPEN_SECONDS
+        self._unwritten.update({digest: use.last for digest, use in used.items()})
         if used:
             for told in self.on_used:
                 told(used)

@@ -71,8 +71,6 @@ NOT_YET = {
     "SERVER__TLS__CERTIFICATE": "/x",
     "SERVER__TLS__KEY": "/x",
     "SERVER__TLS__CLIENT_CA": "/x",
-    "STORE__LOW_MARK": "80%",
-    "STORE__UNUSED_FOR": "30d",
     "STORE__VERIFY_EVERY": "1d",
     "ACCESS__ANONYMOUS": "false",
     "ACCESS__HTPASSWD": "/x",

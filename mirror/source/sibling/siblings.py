@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -99,7 +100,7 @@ class Siblings:
     async def check(self, sibling: Sibling) -> bool:
         """Say whether the one that answers at a sibling's URL is that sibling, in the run that it told of."""
         try:
-            reply = await self._client.ask(sibling, "GET", f"/v2/?boot={sibling.boot}")
+            reply = await self._client.ask(sibling, "GET", f"/v2/?{urlencode({'boot': sibling.boot})}")
         except SiblingError:
             return False
         reply.answer.release()

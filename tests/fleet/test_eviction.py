@@ -1,0 +1,170 @@
+"""Replicas that race to let go of what all of them have: one copy stays, whatever happens to Redis meanwhile."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.eviction.scene import evictions, is_held
+from tests.fleet.replicas import Member, Replicas
+from tests.fleet.servers import Sentinels, Valkey, until
+from tests.replica import NO_PREFETCH
+from tests.upstream import Upstream
+
+# Each round is a digest that all three hold and let go at the same time, beside spares that all of them hold.
+ROUNDS = int(os.environ.get("LAYOVER_EVICTION_ROUNDS", "100"))
+_AT_ONCE = 50
+_SPARES = 5
+_SIZE = 3000
+_REPOSITORY = "library/race"
+_SETTINGS = {**NO_PREFETCH, "LAYOVER_STORE__UNUSED_FOR": "2s", "LAYOVER_FLEET__MIN_COPIES": "1"}
+_REGIONS = ("west", "west", "east")
+_numbers = itertools.count(1)
+
+
+def pull(member: Member, digests: Iterable[str]) -> None:
+    """Pull blobs through one replica."""
+    connection = http.client.HTTPConnection("127.0.0.1", member.port, timeout=60)
+    try:
+        for digest in digests:
+            connection.request("GET", f"/v2/{_REPOSITORY}/blobs/{digest}")
+            answer = connection.getresponse()
+            assert (answer.status, len(answer.read())) == (200, _SIZE)
+    finally:
+        connection.close()
+
+
+def pushed(upstream: Upstream, count: int) -> list[str]:
+    """Push so many blobs that nobody has."""
+    return [upstream.push_random_blob(_REPOSITORY, _SIZE, next(_numbers)) for _ in range(count)]
+
+
+def pull_all(members: Sequence[Member], digests: Sequence[str]) -> None:
+    """Pull blobs through several replicas at once."""
+    with ThreadPoolExecutor(len(members)) as clients:
+        list(clients.map(lambda member: pull(member, digests), members))
+
+
+@contextmanager
+def in_use(members: Sequence[Member], digests: Sequence[str]) -> Iterator[None]:
+    """Have clients go on pulling blobs, so that they are spares that nothing makes go."""
+    over = threading.Event()
+
+    def use() -> None:
+        while not over.wait(0.3):
+            pull_all(members, digests)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def holders(members: Iterable[Member], digest: str) -> int:
+    """Return in how many stores a digest lies."""
+    return sum(is_held(member.store, digest) for member in members)
+
+
+def went(members: Iterable[Member], reason: str = "unused") -> Counter[str]:
+    """Return how often each digest went."""
+    trails = [evictions(member.store) for member in members]
+    return Counter(each["digest"] for trail in trails for each in trail if each["reason"] == reason)
+
+
+def race(upstream: Upstream, members: Sequence[Member], count: int) -> list[str]:
+    """Have all replicas hold so many digests, and wait until one copy of each is left; return the digests."""
+    digests = pushed(upstream, count)
+    pull_all(members, digests)
+    left = set(digests)
+
+    def is_over() -> bool:
+        left.difference_update([each for each in left if holders(members, each) == 1])
+        return not left
+
+    until(is_over, "one copy of each is left", 60)
+    return digests
+
+
+@pytest.mark.timeout(3600)
+def test_lets_two_of_three_go__in_each_round(tmp_path: Path, valkey: Valkey) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+    ):
+        members = list(replicas)
+        spares = pushed(upstream, _SPARES)
+        raced: list[str] = []
+        with in_use(members, spares):
+            while len(raced) < ROUNDS:
+                raced += race(upstream, members, min(_AT_ONCE, ROUNDS - len(raced)))
+            time.sleep(1)  # what is still about to go goes
+            assert {holders(members, digest) for digest in spares} == {3}
+        assert {holders(members, digest) for digest in raced} == {1}
+        gone = went(members)
+        assert {gone[digest] for digest in raced} == {2}
+        trail = [each for member in members for each in evictions(member.store) if each["digest"] in set(raced)]
+        assert all(each["copies"] >= 1 and each["keeper"] and not each["was_last_copy"] for each in trail)
+
+
+def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentinels: Sentinels) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(tmp_path, _REGIONS, sentinels.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+    ):
+        members = list(replicas)
+        digests = pushed(upstream, 150)
+        pull_all(members, digests)
+        sentinels.fail_over()
+        seen = [holders(members, digest) for digest in digests]
+        assert min(seen) >= 1
+        replicas.wait()
+        until(lambda: all(holders(members, digest) == 1 for digest in digests), "one copy of each is left", 90)
+        time.sleep(1)
+        assert {holders(members, digest) for digest in digests} == {1}
+
+
+def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+    ):
+        members = list(replicas)
+        digests = pushed(upstream, 20)
+        pull_all(members, digests)
+        os.kill(members[2].pid, signal.SIGSTOP)
+        try:
+            until(lambda: all(holders(members[:2], digest) == 1 for digest in digests), "one of two let go", 60)
+        finally:
+            os.kill(members[2].pid, signal.SIGCONT)
+        until(lambda: all(holders(members, digest) == 1 for digest in digests), "one copy of each is left", 120)
+        time.sleep(1)
+        assert {holders(members, digest) for digest in digests} == {1}
+
+
+def test_lets_nothing_unused_go__while_redis_is_away(tmp_path: Path, valkey: Valkey) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+    ):
+        members = list(replicas)
+        digests = pushed(upstream, 10)
+        valkey.kill()
+        pull_all(members, digests)
+        time.sleep(4)  # twice unused_for
+        assert {holders(members, digest) for digest in digests} == {2}
+        valkey.start()
+        until(lambda: all(holders(members, digest) == 1 for digest in digests), "one copy of each is left", 60)
