@@ -7,6 +7,7 @@ import contextlib
 import math
 import ssl
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from socket import gethostname
 
 import structlog
 
-from mirror.admin import Admin
+from mirror.admin import Access, Admin, Api
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.config.units import Secret
@@ -26,15 +27,20 @@ from mirror.hub import LocalHub, Services
 from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
 from mirror.hub.copies import Copies
+from mirror.hub.inspection import Inspection
 from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
+from mirror.hub.orders import Orders
+from mirror.hub.overview import Overview
+from mirror.hub.pins import Pins
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.purging import Purging
 from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.audit import Evictions
-from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
+from mirror.observe.metrics import DoorMetrics, HubMetrics, Sample, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
 from mirror.pull import Pull, Sharing
@@ -62,6 +68,7 @@ _SECRET_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
+_BEGIN_SECONDS = 15.0
 _SLACK_SECONDS = 5.0
 _LAST_REPORT_SECONDS = 2.0
 
@@ -107,7 +114,7 @@ class HubApp:
         self._identity = Identity(settings.store.path)
         self.coordinator = coordinator_of(settings, self._identity, metrics)
         self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
-        self._siblings = Siblings(self.coordinator, self._secret, metrics)
+        self._siblings = Siblings(self.coordinator, self._secret, metrics, lambda: self.orders.epoch)
         if isinstance(self.coordinator, RedisCoordinator):
             self.coordinator.check = self._siblings.check
         self._inventory = Inventory(self.store, self.coordinator)
@@ -121,35 +128,55 @@ class HubApp:
         manifests = Manifests(source, self.store, answers, Copies(fleet.coordinator, fleet.siblings))
         quotas, freshness = self._client.quotas, settings.freshness
         tags = Tags(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
-        self._blobs = blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
-        kept = ListingCache(settings.store.path / "listings", settings.store.size)
-        listings = Listings(UpstreamListings(self._client, kept), freshness, self._client.identity)
-        caller = AnonymousCaller(self._client)
-        visibility = Visibility(caller, self.store, freshness.revalidate_timeout, answers)
-        prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        supplier = Supplier(self.store, blobs, self.coordinator)
-        services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
+        self._blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
+        services = self._services(manifests, tags, answers)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
         self.evictions = Evictions(settings.store.path / "audit", metrics)
         self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
+        self._pins = Pins(self.store, settings.upstreams)
+        purging = Purging(self.store, services, self.evictions, self.coordinator.lost)
+        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, self._pins)
+        answers.purged_at = self.orders.purged_at
         self.janitor = self._janitor()
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api())
+
+    def _services(self, manifests: Manifests, tags: Tags, answers: Answers) -> Services:
+        """Return what the hub decides by."""
+        settings, client, store = self._settings, self._client, self.store
+        kept = ListingCache(settings.store.path / "listings", settings.store.size)
+        listings = Listings(UpstreamListings(client, kept), settings.freshness, client.identity)
+        visibility = Visibility(AnonymousCaller(client), store, settings.freshness.revalidate_timeout, answers)
+        prefetch = Prefetch(settings.prefetch, manifests, self._blobs, visibility, store, client)
+        supplier = Supplier(store, self._blobs, self.coordinator)
+        return Services(manifests, tags, self._blobs, listings, visibility, prefetch, supplier)
+
+    def _api(self) -> Api:
+        settings, disk, freshness = self._settings, self._pools.disk, Freshness(self._settings.freshness)
+        inspection = Inspection(
+            self.store, settings.upstreams, freshness, self.coordinator, self._pins, self.hub.pulls, self.evictions
+        )
+        inspection.purged_at = self.orders.purged_at
+        label = settings.fleet.replica or gethostname()
+        overview = Overview(self.store, self.coordinator, self._pins, label, self._counted)
+        return Api(Access(settings.server), self.hub, self.orders, self._pins, inspection, overview, disk)
 
     def _janitor(self) -> Janitor:
         """Return what makes room, with the consent of the fleet if there is one."""
         settings, consent = self._settings, None
         if settings.fleet.is_shared:
             consent = Consent(self.coordinator, self._siblings, settings.fleet.min_copies)
-        return Janitor(self.store, settings.store, self.evictions, consent, self._offers)
+        return Janitor(self.store, settings.store, self.evictions, consent, self._offers, self._pins)
 
     def membership(self) -> Membership | None:
         """Return what the replica is in its fleet; None without one."""
         own = self.coordinator
         if not self._settings.fleet.is_shared or not own.identity:
             return None
-        return Membership(own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic())
+        return Membership(
+            own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic(), self.orders.epoch
+        )
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -162,17 +189,31 @@ class HubApp:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
-        await self.janitor.start()
         await loop.run_in_executor(self._pools.disk, self._identity.load)
         if isinstance(self.coordinator, Alone):
             self.coordinator.identity = self._identity.uuid
-            return
+        else:
+            await self._join()
+        # What was purged while this replica was away is gone before it serves.
+        await self.orders.start()
+        await self.janitor.start()
+        self.admin.open_api()
+
+    async def _join(self) -> None:
+        """Begin to be one of the fleet."""
+        loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pools.disk, self._secret.refresh)
         self._refreshing = asyncio.create_task(self._refresh_secret())
         await self.coordinator.start()
         self._siblings.start()
         self._inventory.start()
         self._describing = asyncio.create_task(self._describe_for_ever())
+
+    def _counted(self) -> Iterator[Sample]:
+        """Yield what all processes of this replica counted."""
+        yield from samples(self.registry)
+        for group in self.hub.tally.groups():
+            yield from group
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
         """Answer `doors` of other processes over `socket` until `stopping` is set.
@@ -230,6 +271,7 @@ class HubApp:
 
     async def stop(self) -> None:
         """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
+        await self.orders.close()
         for task in (self._refreshing, self._describing):
             if task is not None:
                 task.cancel()
@@ -251,6 +293,7 @@ class DoorApp:
     def __init__(self, settings: Settings, socket: Path) -> None:
         self._settings = settings
         self._pools = Pools()
+        self._socket = socket
         self._hub = RemoteHub(socket)
         self._shelf = Shelf(settings.store.path, remembers_tags=False)
         self._registry = new_registry()
@@ -268,6 +311,7 @@ class DoorApp:
             OSError: an address cannot be had.
         """
         server = self._settings.server
+        await self._hub_has_begun()
         await self._open_index()
         await self._door.start(server.listen, shares_port=True)
         tasks = [asyncio.create_task(self._follow_for_ever()), asyncio.create_task(self._report_for_ever())]
@@ -283,6 +327,13 @@ class DoorApp:
         await self._hub.close()
         self._shelf.close()
         self._pools.close()
+
+    async def _hub_has_begun(self) -> None:
+        """In a fleet, wait until the hub has carried out what was ordered meanwhile, but no longer than it may take."""
+        for _ in range(int(_BEGIN_SECONDS / _PAUSE_SECONDS)):
+            if self._socket.exists() or not self._settings.fleet.is_shared:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _follow_for_ever(self) -> None:
         """Show what the hub shows."""

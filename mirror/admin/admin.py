@@ -1,4 +1,4 @@
-"""The admin port: `/metrics`, `/healthz` and `/readyz`."""
+"""The admin port: `/metrics`, `/healthz`, `/readyz`, and the API."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
+from mirror.admin.api import Api
 from mirror.config.units import Address
 from mirror.hub import LocalHub
 from mirror.observe import metrics
@@ -19,13 +20,20 @@ class Admin:
     """One HTTP server on the admin port."""
 
     def __init__(
-        self, hub: LocalHub, store: Store, registry: metrics.Registry, counted: metrics.HubMetrics, pool: Executor
+        self,
+        hub: LocalHub,
+        store: Store,
+        registry: metrics.Registry,
+        counted: metrics.HubMetrics,
+        pool: Executor,
+        api: Api,
     ) -> None:
         self._hub = hub
         self._store = store
         self._registry = registry
         self._counted = counted
         self._pool = pool
+        self._api = api
         self._is_ready = False
         self.on_shown: Callable[[], None] = lambda: None  # called in a thread, before metrics are sent
         self._runner: web.AppRunner | None = None
@@ -37,17 +45,22 @@ class Admin:
         Raises:
             OSError: the address cannot be had.
         """
-        app = web.Application()
+        app = web.Application(middlewares=[self._api.guard])
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
+                *self._api.routes,
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, address.host, address.port).start()
+
+    def open_api(self) -> None:
+        """Let the API be used: the hub has begun."""
+        self._api.is_open = True
 
     def set_ready(self, *, is_ready: bool) -> None:
         """Say whether the replica can serve what it holds."""

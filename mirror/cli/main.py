@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
 
-from mirror.cli import check_config, client_config, serve
+from mirror.cli import check_config, client_config, inspect_image, ls, pin, purge, serve, status, unpin
 from mirror.config import ConfigError
 from mirror.oci.errors import LayoverError
 from mirror.store import StoreError
 
-_PLANNED = ("status", "warm", "ls", "inspect", "purge", "pin", "unpin", "verify")
+_PLANNED = ("warm", "verify")
+_COMMANDS = (serve, check_config, client_config, status, ls, inspect_image, purge, pin, unpin)
 
 
 class Command(Protocol):
@@ -46,7 +47,7 @@ def _parser(others: Sequence[Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("layover", description="A pull-through caching mirror for container registries.")
     parser.add_argument("--version", action="version", version=f"layover {version('layover')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (serve, check_config, client_config, *others):
+    for command in (*_COMMANDS, *others):
         command.add(commands)
     return parser
 

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from mirror.config.redis_url import RedisUrl
-from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Fleet, Settings
+from mirror.config.settings import PLANNED, PLANNED_PRIVATE, Fleet, Server, Settings
 from mirror.config.units import Address, Duration, Origin, Rate, Region, Secret, Size
 from mirror.config.upstreams import Upstreams, UpstreamTable
 from mirror.oci.errors import LayoverError
@@ -70,6 +70,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
         upstreams = _upstreams(tables, origins)
         settings = msgspec.convert(tree, Settings, dec_hook=_decode)
         _check_fleet(settings.fleet, origins)
+        _check_admin(settings.server, origins)
         return msgspec.structs.replace(settings, upstreams=upstreams)
     except msgspec.ValidationError as error:
         raise _explain(error, origins) from None
@@ -158,6 +159,12 @@ def _drop_planned(tree: Tree, keys: tuple[str, ...], origins: dict[str, str]) ->
         path = _spell((*keys, key))
         raise ConfigError(f"{_origin(path, origins)}{path}: there is no such setting")
     del table[keys[-1]]
+
+
+def _check_admin(server: Server, origins: dict[str, str]) -> None:
+    if server.admin_token and server.admin_token_file:
+        path = "server.admin_token"
+        raise ConfigError(f"{_origin(path, origins)}{path}: stands beside {path}_file; remove one")
 
 
 def _check_fleet(fleet: Fleet, origins: dict[str, str]) -> None:

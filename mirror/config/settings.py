@@ -20,6 +20,8 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     listen: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = (Address("0.0.0.0", 5000),)  # noqa: S104 - a mirror is there for other machines
     admin_listen: Address = Address("127.0.0.1", 5001)
+    admin_token: Secret = Secret()
+    admin_token_file: str = ""
     # 0: one door a core, at most 4. One door shares its process with the hub, several have processes of their own.
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     shutdown_grace: Duration = Duration(30)
@@ -114,8 +116,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # Key → the values that ask nothing of the feature that is to come: its defaults; they are accepted, others are not yet.
 PLANNED: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
-        "server.admin_token": ("",),
-        "server.admin_token_file": ("",),
         "server.tls.certificate": ("",),
         "server.tls.key": ("",),
         "server.tls.key_file": ("",),

@@ -86,6 +86,7 @@ class Fill:
         self._turn = Turn()
         self._task: asyncio.Task[None] | None = None
         self._gives_way = False
+        self._is_purged = False
         # Each upstream's own, as the same digest may be filled from several at a time.
         self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
         self._supply = supply
@@ -133,6 +134,10 @@ class Fill:
     async def over(self) -> None:
         """Wait until the fill has ended and left nothing behind that it does not mean to."""
         await asyncio.shield(self._over)
+
+    def forget(self) -> None:
+        """Keep nothing of it once it is whole: it was purged. Who reads it reads on."""
+        self._is_purged = True
 
     async def progress(self, number: int, offset: int) -> Progress:
         """Wait until there is something to read at `offset`, or the fill ended, or left that number behind.
@@ -326,8 +331,9 @@ class Fill:
             raise DigestMismatch(self.digest, was_resumed=was_resumed)
         self.is_verified = True
         self._wake()
-        if self._store.content.size(self.digest) is not None or self.digest in self._store.naming:
-            # Another upstream's fill of it was quicker.
+        is_there = self._store.content.size(self.digest) is not None or self.digest in self._store.naming
+        if is_there or self._is_purged:
+            # Another upstream's fill of it was quicker, or nobody is to have it from here.
             await self._discard()
             return
         self._store.naming.add(self.digest)
@@ -336,6 +342,11 @@ class Fill:
         finally:
             self._store.naming.discard(self.digest)
         self._store.published(self.digest, partial.segments.total)
+        await self._unkeep()
+
+    async def _unkeep(self) -> None:
+        if self._is_purged:
+            await self._store.forget([self.digest])
 
     def _readable_end(self, offset: int) -> int:
         """Return how far may be read from `offset` on: what is there, but for the tail until it verified."""
@@ -426,7 +437,7 @@ class Fill:
         self._wake()
         if self._partial is not None:
             partial = self._partial
-            if self._gives_way and not self.is_verified:
+            if (self._gives_way or self._is_purged) and not self.is_verified:
                 await self._discard()
             elif not self.is_verified:
                 await self._on_disk(lambda: _clear_empty(partial))

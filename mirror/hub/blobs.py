@@ -7,7 +7,7 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -78,6 +78,12 @@ class Blobs:
         if self._tellings:
             await asyncio.wait(self._tellings)
         await self._sizes.close()
+
+    def forget(self, is_meant: Callable[[str, Digest], bool]) -> None:
+        """Keep nothing of the fills that are under way of what was purged; their readers read on."""
+        for fill in self._active.values():
+            if is_meant(str(fill.repository), fill.digest):
+                fill.forget()
 
     @property
     def load(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from mirror.oci.errors import Failure
 from mirror.oci.reference import Repository, Tag
@@ -21,9 +22,10 @@ class Deferrals:
         until, failure = self._deferred.get((repository, tag), (0.0, None))
         return failure if time.monotonic() < until else None
 
-    def clear(self) -> None:
-        """Have every tag asked about again."""
-        self._deferred.clear()
+    def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Let the tags of some repositories be asked about again."""
+        for key in [key for key in self._deferred if is_meant(str(key[0]))]:
+            del self._deferred[key]
 
     def put(self, repository: Repository, tag: Tag, failure: Failure, seconds: float) -> None:
         """Let a tag be for some seconds."""

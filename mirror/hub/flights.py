@@ -36,6 +36,11 @@ class Flights(Generic[Result]):
         if task is not None:
             self._left.add(task)
 
+    def leave_all(self, is_meant: Callable[[Any], bool]) -> None:
+        """Do so for every key that is meant."""
+        for key in [key for key in self._tasks if is_meant(key)]:
+            self.leave(key)
+
     async def close(self) -> None:
         """End every task."""
         tasks = [*self._tasks.values(), *self._left]

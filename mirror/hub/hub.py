@@ -27,6 +27,7 @@ from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.pulls import Pulls
 from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
@@ -77,6 +78,7 @@ class LocalHub:
         self._prefetch = services.prefetch
         self._supplier = services.supplier
         self.tally = Tally()
+        self.pulls = Pulls(store.shelf)
         self._reported: dict[str, float] = {}
         self._report_came = asyncio.Event()
         self._changes = ChangeLog(store.shelf, membership)
@@ -105,8 +107,15 @@ class LocalHub:
                 return self._manifests.find(upstream, repository, reference)
             return self._tags.find(upstream, repository, reference)
 
-        with allowance():
-            return await self._visibility.manifest(upstream, repository, reference, find)
+        before = self.pulls.before(repository, reference)
+        try:
+            with allowance():
+                found = await self._visibility.manifest(upstream, repository, reference, find)
+        except RegistryError as error:
+            self.pulls.failed(repository, reference, error)
+            raise
+        self.pulls.found(repository, reference, before, found)
+        return found
 
     async def pulled(self, repository: Repository, digest: Digest) -> None:
         """See `channel.Hub`."""
@@ -117,7 +126,14 @@ class LocalHub:
         upstream = self._upstream(repository)
         await self._settle(upstream, repository, digest)
         await self._visibility.blob(upstream, repository, digest)
-        return await self._blobs.locate(upstream, repository, digest)
+        before = self.pulls.before(repository, digest)
+        try:
+            body = await self._blobs.locate(upstream, repository, digest)
+        except RegistryError as error:
+            self.pulls.failed(repository, digest, error)
+            raise
+        self.pulls.fetched(repository, digest, before, body.status.outcome)
+        return body
 
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""

@@ -41,6 +41,12 @@ class Listings:
         await self._lookout.close()
         await self._source.close()
 
+    async def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Forget what is kept and remembered of some repositories."""
+        self._negatives.forget(is_meant)
+        self._lookout.leave(is_meant)
+        await self._source.forget_all(is_meant)
+
     async def find(self, upstream: Upstream, listed: Listed) -> Listing:
         """Return a page of a listing.
 

@@ -59,6 +59,10 @@ class Lookout(Generic[Name, Result]):
         """Return a future of what `start` brings, and whether another who asked for the same had begun it."""
         return self._flights.join((repository, name), start)
 
+    def leave(self, is_meant: Callable[[str], bool]) -> None:
+        """Let what is under way for some repositories go on alone: whoever asks next has it begun anew."""
+        self._flights.leave_all(lambda key: is_meant(str(key[0])))
+
     async def ask(self, upstream: Upstream, repository: Repository, name: Name) -> tuple[Result, bool]:
         """Return what a check finds, for as long as it seems to come, and whether another had begun it.
 

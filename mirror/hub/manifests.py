@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mirror.channel import ManifestFound
@@ -15,7 +16,7 @@ from mirror.hub.patience import Patience
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import Reference, Repository, Tag
 from mirror.source.upstream import FetchedManifest, UpstreamManifests
 from mirror.store import Link, Store
 
@@ -25,12 +26,13 @@ _MOST_TRIES = 2
 
 
 class Held(NamedTuple):
-    """A manifest that is held, and whether its bytes had to be fetched just now."""
+    """A manifest, and whether its bytes had to be fetched just now; it is not kept if it was purged meanwhile."""
 
     digest: Digest
     media_type: str
     body: bytes
     was_fetched: bool
+    is_kept: bool = True
 
     def outcome(self, *, joined: bool) -> Outcome:
         """Return how it came about, for one who had it brought or `joined` another who did."""
@@ -57,6 +59,10 @@ class Manifests:
     async def close(self) -> None:
         """End every request under way."""
         await self._flights.close()
+
+    def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Have the upstream asked anew for what is under way of some repositories."""
+        self._flights.leave_all(lambda key: is_meant(str(key[0])))
 
     async def find(self, upstream: Upstream, repository: Repository, digest: Digest) -> ManifestFound:
         """Return a manifest by its digest.
@@ -97,7 +103,8 @@ class Manifests:
             RegistryError: the upstream has none, or failed.
         """
         step = patience.step if patience is not None else _ignore
-        return self.keep(repository, await self._source.fetch(upstream, repository, tag, step))
+        began = self._store.purges.count
+        return self._kept(repository, tag, began, await self._source.fetch(upstream, repository, tag, step))
 
     async def fetch(
         self,
@@ -115,8 +122,9 @@ class Manifests:
         Raises:
             RegistryError: the upstream has none, or failed.
         """
+        began = self._store.purges.count
         if holder and (found := await self._copies.of(holder, repository, digest, patience)) is not None:
-            return self.keep(repository, found)
+            return self._kept(repository, digest, began, found)
         is_known = holder is not None or self._store.shelf.link(repository, digest) is not None
         since = -math.inf
         for _ in range(_MOST_TRIES):
@@ -124,15 +132,22 @@ class Manifests:
             async with asking as question:
                 if not isinstance(question.told, Kept):
                     found = await self._find(upstream, repository, digest, patience, is_known=is_known)
-                    held = self.keep(repository, found)
-                    question.answered(Kept(self._answers.replica))
+                    held = self._kept(repository, digest, began, found)
+                    if held.is_kept:
+                        question.answered(Kept(self._answers.replica))
                     return held
                 found = await self._copies.of(question.told.holder, repository, digest, patience)
                 found = found or await self._copies.of_any(repository, digest, patience)
                 if found is not None:
-                    return self.keep(repository, found)
+                    return self._kept(repository, digest, began, found)
                 since = question.at + MOMENT_SECONDS
-        return self.keep(repository, await self._source.fetch(upstream, repository, digest))
+        return self._kept(repository, digest, began, await self._source.fetch(upstream, repository, digest))
+
+    def _kept(self, repository: Repository, reference: Reference, began: int, fetched: FetchedManifest) -> Held:
+        """Keep a manifest that was fetched, unless it was purged since that `began`."""
+        if any(self._store.purges.took(repository, each, began) for each in (reference, fetched.digest)):
+            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
+        return self.keep(repository, fetched)
 
     async def _find(
         self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.reference import Repository
@@ -17,7 +17,7 @@ class Negatives:
     def __init__(self, seconds: float) -> None:
         """Remember each for `seconds`."""
         self._seconds = seconds
-        self._errors: dict[Hashable, tuple[float, RegistryError]] = {}
+        self._errors: dict[tuple[Hashable, ...], tuple[float, RegistryError]] = {}
 
     def check(self, repository: Repository, name: Hashable, identity: str) -> None:
         """Repeat what is remembered of a tag or a listing, or of its repository for whom `identity` stands for.
@@ -25,7 +25,8 @@ class Negatives:
         Raises:
             RegistryError: the upstream said so within the last seconds.
         """
-        for key in ((repository, name), (repository, None, identity)):
+        keys: tuple[tuple[Hashable, ...], ...] = ((repository, name), (repository, None, identity))
+        for key in keys:
             until, error = self._errors.get(key, (0.0, None))
             if error is not None and time.monotonic() < until:
                 raise RegistryError(error.code, error.message, failure=error.failure, is_remembered=True)
@@ -40,11 +41,12 @@ class Negatives:
         elif error.code is ErrorCode.DENIED:
             self._put((repository, None, identity), until, error)
 
-    def clear(self) -> None:
-        """Forget all of it."""
-        self._errors.clear()
+    def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Forget what is remembered of some repositories."""
+        for key in [key for key in self._errors if is_meant(str(key[0]))]:
+            del self._errors[key]
 
-    def _put(self, key: Hashable, until: float, error: RegistryError) -> None:
+    def _put(self, key: tuple[Hashable, ...], until: float, error: RegistryError) -> None:
         self._errors.pop(key, None)
         self._errors[key] = (until, error)
         while len(self._errors) > _MOST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import structlog
@@ -85,6 +85,10 @@ class Prefetch:
             worker.cancel()
         if workers:
             await asyncio.wait(workers)
+
+    def forget(self, is_meant: Callable[[str, Digest], bool]) -> None:
+        """Bring in no more of what was purged."""
+        self._queue = {key: each for key, each in self._queue.items() if not is_meant(str(key[0]), key[1])}
 
     def pulled(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
         """Take note that a client was given a manifest; if it is new, have brought in what it refers to."""

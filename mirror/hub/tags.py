@@ -17,7 +17,7 @@ from mirror.hub.lookout import Lookout
 from mirror.hub.manifests import Held, Manifests
 from mirror.hub.negatives import Negatives
 from mirror.hub.patience import Patience
-from mirror.observe.cache_status import Outcome
+from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream import FetchedManifest, Level, Quotas, UpstreamManifests
@@ -62,10 +62,11 @@ class Tags:
         """End every request under way."""
         await self._lookout.close()
 
-    def purged(self) -> None:
-        """Ask again for what the upstream refused a moment ago: names were purged."""
-        self._negatives.clear()
-        self._deferrals.clear()
+    def forget(self, is_meant: Callable[[str], bool]) -> None:
+        """Have the upstream asked anew about some repositories: what was purged is not to be answered for any more."""
+        self._negatives.forget(is_meant)
+        self._deferrals.forget(is_meant)
+        self._lookout.leave(is_meant)
 
     async def find(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
         """Return the manifest that a tag points to.
@@ -330,6 +331,9 @@ class Tags:
 
     def _answer(self, repository: Repository, tag: Tag, held: Held, outcome: Outcome) -> ManifestFound:
         state = self._store.shelf.tag(repository, tag)
+        if state is None and not held.is_kept:
+            # Purged while it was on its way: who asked before has it all the same.
+            return held.found(CacheStatus(outcome, is_stored=False))
         if state is None:
             raise _removed(repository, tag)
         return held.found(self._freshness.status(repository, tag, state, outcome, time.time()))

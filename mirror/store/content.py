@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,10 @@ class Content:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._published: set[str] | None = None
+        # What is removed while the content is counted is counted only if its folder was read before.
+        self._scanning = threading.Lock()
+        self._scanned: set[str] | None = None
+        self.uncounted: dict[Digest, int] = {}
         self.reading: Counter[Digest] = Counter()
 
     def path(self, digest: Digest) -> str:
@@ -67,6 +72,24 @@ class Content:
             os.close(descriptor)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def peek(self, digest: Digest) -> bytes | None:
+        """Return all of a manifest, without that counting as use where the file system would say so. Blocks."""
+        try:
+            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)
+        except FileNotFoundError:
+            return None
+        except PermissionError:  # another user's file
+            return self.read(digest)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
+
+    def used_at(self, digest: Digest) -> float | None:
+        """Return when it was last used, as far as that is written, in seconds since the epoch; None if not held."""
+        try:
+            return os.stat(self.path(digest)).st_atime  # noqa: PTH116 - the path is text
+        except FileNotFoundError:
+            return None
+
     def publish(self, source: Path, digest: Digest) -> None:
         """Give a complete and verified file its final name, durably.
 
@@ -100,11 +123,14 @@ class Content:
             OSError: the disk is broken or read-only.
         """
         path = self.path(digest)
-        try:
-            taken = os.stat(path).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
-            os.unlink(path)  # noqa: PTH108 - the path is text
-        except FileNotFoundError:
-            return None
+        with self._scanning:
+            try:
+                taken = os.stat(path).st_blocks * _BLOCK  # noqa: PTH116 - the path is text
+                os.unlink(path)  # noqa: PTH108 - the path is text
+            except FileNotFoundError:
+                return None
+            if self._scanned is not None and os.path.dirname(path) not in self._scanned:  # noqa: PTH120 - the path is text
+                self.uncounted[digest] = taken
         return taken
 
     def taken(self, digest: Digest) -> int | None:
@@ -142,15 +168,19 @@ class Content:
         """Return each file's hex and its size in bytes as its blocks count, but for those published from now on."""
         published: set[str] = set()
         self._published = published
+        self._scanned = scanned = set[str]()
 
         def found() -> Iterator[tuple[str, int]]:
             for folder, _, _ in os.walk(self._root):
-                with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                    for entry in entries:
-                        size = _size_on_disk(entry)
-                        if size is not None and entry.name not in published:
-                            yield entry.name, size
-            self._published = None
+                listed: list[tuple[str, int | None]] = []
+                with self._scanning:
+                    scanned.add(folder)
+                    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                        listed = [(entry.name, _size_on_disk(entry)) for entry in entries]
+                for name, size in listed:
+                    if size is not None and name not in published:
+                        yield name, size
+            self._published = self._scanned = None
 
         return found()
 

@@ -133,8 +133,17 @@ class IndexReader:
         Raises:
             sqlite3.Error: the index is damaged.
         """
+        return list(self.each_key_under(prefix, limit))
+
+    def each_key_under(self, prefix: str, limit: int = -1) -> Iterator[str]:
+        """Yield what `keys_under` returns.
+
+        Raises:
+            sqlite3.Error: the index is damaged.
+        """
         statement = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-        return [key for (key,) in self._read(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit))]
+        for (key,) in self._read(statement, (prefix, f"{prefix}{chr(sys.maxunicode)}", limit)):
+            yield key
 
     def close(self) -> None:
         """Close this thread's connection; the others are closed with the last reference to this index."""

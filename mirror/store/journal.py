@@ -14,7 +14,20 @@ from typing import NamedTuple
 import msgspec
 
 from mirror.store.content import sync
-from mirror.store.records import Entry, Judged, Linked, TagDropped, revive
+from mirror.store.records import (
+    Carried,
+    Entry,
+    Judged,
+    Linked,
+    Ordered,
+    TagDropped,
+    TagSet,
+    Unlinked,
+    link_key,
+    revive,
+    tag_key,
+    verdict_key,
+)
 
 _COMPACT_ABOVE = 4 * 2**20
 _GROWTH = 2
@@ -116,7 +129,22 @@ class Journal:
 
     def entries_of(self, repository: str) -> Iterator[Entry]:
         """Yield the entries of one repository, found without reading the others."""
-        needle = b'"repository":' + msgspec.json.encode(repository)
+        for entry in self._entries_with(b'"repository":' + msgspec.json.encode(repository)):
+            if not isinstance(entry, Ordered) and entry.repository == repository:
+                yield entry
+
+    def orders(self) -> dict[str, Carried]:
+        """Return the orders that were carried out by their keys, found without reading the other entries."""
+        found: dict[str, Carried] = {}
+        for entry in self._entries_with(b'"type":"order"'):
+            if isinstance(entry, Ordered):
+                found.pop(entry.key, None)
+                if entry.order is not None:
+                    found[entry.key] = entry.order
+        return found
+
+    def _entries_with(self, needle: bytes) -> Iterator[Entry]:
+        """Yield the entries whose lines have some text in them."""
         # In few pieces: behind each read this thread waits for its turn among the others again.
         piece, held = bytearray(_PIECE_BYTES), 0
         with self._path.open("rb", buffering=0) as file:
@@ -127,7 +155,7 @@ class Journal:
                     end = piece.index(b"\n", at) + 1
                     line = bytes(piece[piece.rfind(b"\n", 0, at) + 1 : end])
                     entry = None if _payload(line) is None else self._entry(line)
-                    if entry is not None and entry.repository == repository:
+                    if entry is not None:
                         yield entry
                     at = piece.find(needle, end, stop)
                 rest = piece[stop : held + count]
@@ -172,8 +200,14 @@ class Journal:
             entry = self._entry(line)
             if entry is None:
                 continue
+            if isinstance(entry, Unlinked):
+                for digest in entry.digests:
+                    dropped = _hashed(link_key(entry.repository, digest))
+                    last.pop(dropped, None)
+                    merged.pop(dropped, None)
+                continue
             key = _key(entry)
-            if isinstance(entry, TagDropped):
+            if isinstance(entry, TagDropped) or (isinstance(entry, Ordered) and entry.order is None):
                 last.pop(key, None)
             elif isinstance(entry, Linked) and (key in last or key in merged):
                 known = merged.get(key) or self._entry_at(last.pop(key))
@@ -249,16 +283,21 @@ def _encode(entry: Entry) -> bytes:
     return msgspec.json.encode(entry, enc_hook=str)
 
 
-def _key(entry: Entry) -> bytes:
+def _key(entry: TagSet | TagDropped | Linked | Judged | Ordered) -> bytes:
     """Return what later entries replace an earlier one by."""
     match entry:
         case Linked():
-            name = f"@{entry.digest}"
+            return _hashed(link_key(entry.repository, entry.digest))
         case Judged():
-            name = ""
+            return _hashed(verdict_key(entry.repository))
+        case Ordered():
+            return _hashed(entry.key)
         case _:
-            name = f":{entry.name}"
-    return hashlib.blake2b(f"{entry.repository}{name}".encode(), digest_size=_KEY_BYTES).digest()
+            return _hashed(tag_key(entry.repository, entry.name))
+
+
+def _hashed(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=_KEY_BYTES).digest()
 
 
 def _line(payload: bytes) -> bytes:

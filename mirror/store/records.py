@@ -1,4 +1,4 @@
-"""What the store remembers beside the content: tags, links and verdicts, and the journal's entries that carry them."""
+"""What the store remembers beside the content: tags, links, verdicts and orders, and the journal's entries of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import msgspec
 
 from mirror.oci.digest import Digest
 
+LINKS = "l:"
 VERDICTS = "v:"
+ORDERS = "o:"
 
 
 class TagState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -59,6 +61,25 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
     checked_at: float
 
 
+class Carried(msgspec.Struct, frozen=True, array_like=True):
+    """An order that was carried out here: the last of its kind about `what`.
+
+    `verb` is `purge`, `pin` or `unpin`, or `heard` for the last word of the fleet. `number` is the fleet's, 0 for what
+    was ordered without it. `at` is fleet time when it was given. `is_due`: the fleet could not be told yet.
+    """
+
+    verb: str
+    what: str
+    number: int
+    at: float
+    is_due: bool = False
+
+    @property
+    def key(self) -> str:
+        """The index key: an unpin takes the place of the pin that it ends."""
+        return order_key("pin" if self.verb == "unpin" else self.verb, self.what)
+
+
 class TagSet(msgspec.Struct, frozen=True, tag="tag"):
     """A tag points to a digest."""
 
@@ -93,7 +114,22 @@ class Judged(msgspec.Struct, frozen=True, tag="verdict"):
     verdict: Verdict
 
 
-Entry = TagSet | TagDropped | Linked | Judged
+class Unlinked(msgspec.Struct, frozen=True, tag="unlink"):
+    """Under a repository, or any of an upstream given by its name, these digests are served no longer."""
+
+    repository: str
+    digests: tuple[Digest, ...]
+
+
+class Ordered(msgspec.Struct, frozen=True, tag="order"):
+    """An order was carried out, or what its index key stands for needs no remembering any more."""
+
+    key: str
+    order: Carried | None
+
+
+Row = TagState | Link | Verdict | Carried
+Entry = TagSet | TagDropped | Linked | Judged | Unlinked | Ordered
 
 
 def tag_key(repository: str, name: str) -> str:
@@ -108,7 +144,7 @@ def link_key(repository: str, digest: Digest) -> str:
 
 def links_prefix(repository: str) -> str:
     """Return what the index keys of a repository's links begin with."""
-    return f"l:{repository}@"
+    return f"{LINKS}{repository}@"
 
 
 def verdict_key(repository: str) -> str:
@@ -116,16 +152,21 @@ def verdict_key(repository: str) -> str:
     return f"{VERDICTS}{repository}"
 
 
-def encode_row(row: TagState | Link | Verdict | None) -> bytes | None:
+def order_key(kind: str, what: str) -> str:
+    """Return the index key of the last order of a kind about something."""
+    return f"{ORDERS}{kind}:{what}"
+
+
+def encode_row(row: Row | None) -> bytes | None:
     """Return an index row as it is written, None for one that is gone."""
     return None if row is None else msgspec.msgpack.encode(row, enc_hook=str)
 
 
-def decode_row(key: str, value: bytes | None) -> TagState | Link | Verdict | None:
+def decode_row(key: str, value: bytes | None) -> Row | None:
     """Return what `encode_row` was given for a key."""
     if value is None:
         return None
-    row: TagState | Link | Verdict = msgspec.msgpack.decode(value, type=_KINDS[key[:2]], dec_hook=revive)
+    row: Row = msgspec.msgpack.decode(value, type=_KINDS[key[:2]], dec_hook=revive)
     return row
 
 
@@ -134,6 +175,4 @@ def revive(kind: type, text: Any) -> Any:
     return kind(text)
 
 
-_KINDS: Mapping[str, type[TagState | Link | Verdict]] = MappingProxyType(
-    {"t:": TagState, "l:": Link, VERDICTS: Verdict}
-)
+_KINDS: Mapping[str, type[Row]] = MappingProxyType({"t:": TagState, LINKS: Link, VERDICTS: Verdict, ORDERS: Carried})

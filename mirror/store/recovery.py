@@ -14,7 +14,19 @@ import structlog
 
 from mirror.oci.manifest import children
 from mirror.store.journal import Journal, Position
-from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, link_key, tag_key, verdict_key
+from mirror.store.records import (
+    Entry,
+    Judged,
+    Link,
+    Linked,
+    Ordered,
+    TagDropped,
+    TagSet,
+    Unlinked,
+    link_key,
+    tag_key,
+    verdict_key,
+)
 from mirror.store.shelf import POSITION, Record, Shelf
 
 # Rows in one transaction: many of them fall on the same page.
@@ -39,6 +51,10 @@ def rows_of(entry: Entry, body: bytes | None) -> Iterator[tuple[str, Record | No
         yield tag_key(entry.repository, entry.name), None
     elif isinstance(entry, Judged):
         yield verdict_key(entry.repository), entry.verdict
+    elif isinstance(entry, Ordered):
+        yield entry.key, entry.order
+    elif isinstance(entry, Unlinked):
+        yield from ((link_key(entry.repository, each), None) for each in entry.digests)
     else:
         yield from _links_of(entry, body)
 
@@ -80,6 +96,11 @@ class Recovery:
     def is_settled(self) -> bool:
         """Whether what the shelf does not know is not held. Any thread."""
         return self.is_readable and self._is_derived
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the index has all that journal and manifests say, as far as is known. Any thread."""
+        return bool(self._in_memory) or (not self._shelf.is_damaged and self._is_derived)
 
     @property
     def is_readable(self) -> bool:
@@ -226,7 +247,7 @@ class Recovery:
         batch = _Batch({}, set(), start)
         for end, entry in self._journal.entries(start):
             _add(batch.rows, rows_of_entry(entry))
-            if not isinstance(entry, Judged):
+            if isinstance(entry, TagSet | Linked):
                 batch.repositories.add(entry.repository)
             batch = _Batch(batch.rows, batch.repositories, end)
             if len(batch.rows) >= _BATCH:
@@ -238,8 +259,11 @@ class Recovery:
         return rows_of(entry, None)
 
     def _manifest_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
-        is_manifest = isinstance(entry, Linked) and entry.link.media_type is not None
-        return self._all_rows(entry) if is_manifest else ()
+        if not isinstance(entry, Linked) or entry.link.media_type is None:
+            return ()
+        # What was purged since is not linked any more, and nothing follows from it, though others may hold it.
+        link = self._shelf.stored_link(entry.repository, entry.digest)
+        return () if link is None else self._all_rows(entry)
 
     def _all_rows(self, entry: Entry) -> Iterable[tuple[str, Record | None]]:
         body = None

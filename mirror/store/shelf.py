@@ -6,7 +6,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,12 @@ from mirror.store.content import Content, sync
 from mirror.store.index import DATABASE, Index, IndexReader
 from mirror.store.recent import Recent
 from mirror.store.records import (
+    LINKS,
+    ORDERS,
     VERDICTS,
+    Carried,
     Link,
+    Row,
     TagState,
     Verdict,
     decode_row,
@@ -36,13 +40,15 @@ RECORDS = "records"
 # What a change is called, for doors, that took the content of a digest away: no row of the index begins so.
 GONE = "gone:"
 REPOSITORIES = "repositories"
-Record = TagState | Link | Verdict
+Record = Row
 POSITION = "journal"
 _ABSENT: Any = object()
-_Kind = TypeVar("_Kind", TagState, Link, Verdict)
+_Kind = TypeVar("_Kind", TagState, Link, Verdict, Carried)
 _RECENT_RECORDS = 20_000
 _HOT_BYTES = 24 * 2**20
 _MOST_UNWRITTEN = 20_000
+# Above so many possible links reading every key costs less than looking each up.
+_MOST_LOOK_UPS = 50_000
 # What it costs to keep a manifest beside its bytes; most have few.
 _ENTRY_BYTES = 500
 
@@ -207,6 +213,17 @@ class Shelf:
         found = {key.removeprefix(VERDICTS): self._stored(key, Verdict) for key in self._keys(VERDICTS)}
         return {name: verdict for name, verdict in found.items() if verdict is not None}
 
+    def orders(self) -> dict[str, Carried]:
+        """Return the orders that were carried out by their keys. Blocks; any thread."""
+        found = {key: self._stored(key, Carried) for key in self._keys(ORDERS)}
+        return {key: order for key, order in found.items() if order is not None}
+
+    def tags(self, repository: Repository | str) -> dict[Tag, TagState]:
+        """Return every tag that is held of a repository, and where it points. Blocks; any thread."""
+        prefix = tag_key(str(repository), "")
+        found = {Tag(key.removeprefix(prefix)): self._stored(key, TagState) for key in self._keys(prefix)}
+        return {tag: state for tag, state in found.items() if state is not None}
+
     def any_tag(self, repository: Repository) -> Tag | None:
         """Return a tag that is held of a repository. Blocks."""
         prefix = tag_key(str(repository), "")
@@ -228,6 +245,22 @@ class Shelf:
             if link is not None:
                 yield Digest(key.removeprefix(prefix)), link
 
+    def stored_link(self, repository: Repository | str, digest: Digest) -> Link | None:
+        """Return as what a digest may be served under a repository. Blocks; any thread."""
+        return self._stored(link_key(str(repository), digest), Link)
+
+    def linking(self, digests: Collection[Digest]) -> Iterator[tuple[str, Digest]]:
+        """Yield each repository with each of `digests` that may be served under it. Blocks; any thread."""
+        names = self.repositories()
+        if len(names) * len(digests) <= _MOST_LOOK_UPS:
+            for digest in digests:
+                yield from ((name, digest) for name in names if self.stored_link(name, digest))
+            return
+        for key in self._every_key(LINKS):
+            name, _, text = key.removeprefix(LINKS).rpartition("@")
+            if text in digests and "/" in name:
+                yield name, Digest(text)
+
     def known(self, key: str, kind: type[_Kind]) -> _Kind | None:
         """Return the record under a row's key, written or not."""
         return self._record(key, kind)
@@ -241,6 +274,10 @@ class Shelf:
                 self.keep_hot(digest, body)
         return body
 
+    def hot(self, digest: Digest) -> bytes | None:
+        """Return the bytes of a manifest that is in memory, perhaps nowhere else. Any thread."""
+        return self._hot.get(digest)
+
     def keep_hot(self, digest: Digest, body: bytes) -> None:
         """Keep a manifest in memory, within a bound."""
         self._hot.put(digest, body, len(body) + _ENTRY_BYTES)
@@ -252,6 +289,11 @@ class Shelf:
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
         self._touched[digest] = self._touched.get(digest, 0) + 1
+
+    def last_use(self, digest: Digest) -> float | None:
+        """Return when content was last used, in seconds since the epoch; None if it is not held. Blocks; any thread."""
+        written, use = self.content.used_at(digest), self._used.get(digest)
+        return written if written is None or use is None else max(written, use.last)
 
     def add_used(self, used: Mapping[Digest, Use]) -> None:
         """Note what another process used."""
@@ -269,11 +311,13 @@ class Shelf:
         return used
 
     def repositories(self) -> list[str]:
-        """Return the names of all repositories that something is held of, sorted. Blocks."""
-        names = {key for key, record in list(self._unwritten.items()) if record is not None}
-        found = {key[2:].rpartition("@")[0] for key in names if key.startswith("l:")}
-        if self._repositories is not None:
-            found.update(self._repositories.keys())
+        """Return the names of all repositories that something is held of, sorted. Blocks; any thread."""
+        with self._lock:
+            names = {key for key, record in self._unwritten.items() if record is not None}
+        found = {key.removeprefix(LINKS).rpartition("@")[0] for key in names if key.startswith(LINKS)}
+        written = set() if self._repositories is None else set(self._repositories.keys()) - found
+        # Names stay in the index; what was purged since has no links.
+        found.update(name for name in written if "/" in name and self._keys(links_prefix(name), 1))
         return sorted(name for name in found if "/" in name)
 
     def remember(self, rows: Mapping[str, Record | None]) -> None:
@@ -374,18 +418,34 @@ class Shelf:
         return read
 
     def _stored(self, key: str, kind: type[_Kind]) -> _Kind | None:
-        unwritten = self._unwritten.get(key)
-        return unwritten if isinstance(unwritten, kind) else self._read(key, kind)
+        unwritten = self._unwritten.get(key, _ABSENT)
+        if unwritten is _ABSENT:
+            return self._read(key, kind)
+        return unwritten if isinstance(unwritten, kind) else None
 
     def _keys(self, prefix: str, limit: int = -1) -> set[str]:
         """Return the keys of rows, written or not, that begin with `prefix`; `limit` bounds those that are written."""
         with self._lock:
-            found = {key for key, row in self._unwritten.items() if row is not None and key.startswith(prefix)}
+            found = {key: row for key, row in self._unwritten.items() if key.startswith(prefix)}
+        gone = {key for key, row in found.items() if row is None}
+        written: list[str] = []
         try:
-            return found if self._records is None else found.union(self._records.keys_under(prefix, limit))
+            if self._records is not None:
+                written = self._records.keys_under(prefix, limit + len(gone) if limit >= 0 else limit)
         except sqlite3.Error:
             self.report_damage()
-            return found
+        return {*found, *written} - gone
+
+    def _every_key(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of rows, written or not, that begin with `prefix`, without holding them in memory."""
+        with self._lock:
+            unwritten = {key: row is not None for key, row in self._unwritten.items() if key.startswith(prefix)}
+        yield from (key for key, is_there in unwritten.items() if is_there)
+        try:
+            if self._records is not None:
+                yield from (key for key in self._records.each_key_under(prefix) if key not in unwritten)
+        except sqlite3.Error:
+            self.report_damage()
 
     def _read(self, key: str, kind: type[_Kind]) -> _Kind | None:
         records = self._records
@@ -407,6 +467,6 @@ class Shelf:
 
 def _later(one: _Kind, other: _Kind | None) -> _Kind:
     """Return what was checked later: the index may lag behind the hub, as a door may that has not heard from it."""
-    if isinstance(one, Link) or other is None or isinstance(other, Link):
+    if isinstance(one, Link | Carried) or other is None or isinstance(other, Link | Carried):
         return one
     return one if one.checked_at > other.checked_at else other

@@ -23,17 +23,33 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
 from mirror.oci.manifest import is_manifest
 from mirror.oci.reference import Repository, Tag
+from mirror.store.content import sync
 from mirror.store.holds import Holds
 from mirror.store.journal import Journal
 from mirror.store.partial import Leftover, Partial, clear_leftovers, leftovers
-from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
+from mirror.store.purges import Fallen, Purges
+from mirror.store.records import (
+    Carried,
+    Entry,
+    Judged,
+    Link,
+    Linked,
+    Ordered,
+    TagDropped,
+    TagSet,
+    TagState,
+    Verdict,
+    verdict_key,
+)
 from mirror.store.recovery import Recovery, rows_of
 from mirror.store.room import Room
 from mirror.store.shelf import GONE, Record, Shelf
 from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
-FORMAT = 1
+# An older release runs a store of format 1. It would lose what the first order wrote, and so refuses format 2.
+FORMAT = 2
+_FORMAT_WITHOUT_ORDERS = 1
 _MOST_UNPUBLISHED = 10_000
 # Verdicts that one run writes down about repositories of which nothing is held.
 _MOST_STRANGERS = 1000
@@ -75,6 +91,8 @@ class Store:
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
         self.naming: set[Digest] = set()
+        self.purges = Purges()
+        self.orders: dict[str, Carried] = {}
         self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
@@ -90,6 +108,7 @@ class Store:
         self._boot_id = uuid.uuid4().hex
         self._lock = -1
         self._strangers = 0
+        self._knows_orders = False
         self._is_closing = False
         # One at a time: the index that is built meanwhile needs the processor too.
         self._learning = asyncio.Lock()
@@ -125,17 +144,28 @@ class Store:
             ) from None
 
     def _check_format(self) -> None:
-        file = self.path / "format"
-        try:
-            found = msgspec.json.decode(file.read_bytes(), type=_Format).version
-        except (FileNotFoundError, msgspec.DecodeError):
+        found = self._format()
+        if found is None:
             with contextlib.suppress(OSError):  # a full disk: the next start writes it
-                file.write_bytes(msgspec.json.encode(_Format(FORMAT)))
-            return
-        if found > FORMAT:
+                self._set_format(_FORMAT_WITHOUT_ORDERS)
+        self._knows_orders = found == FORMAT
+        if found is not None and found > FORMAT:
             raise StoreError(
                 f"store.path {self.path}: has format {found}, this release knows {FORMAT}; run the newer release"
             )
+
+    def _format(self) -> int | None:
+        try:
+            return msgspec.json.decode((self.path / "format").read_bytes(), type=_Format).version
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def _set_format(self, version: int) -> None:
+        fresh = self.path / "format.new"
+        fresh.write_bytes(msgspec.json.encode(_Format(version)))
+        sync(fresh)
+        fresh.replace(self.path / "format")
+        sync(self.path)
 
     def _recover(self) -> None:
         with contextlib.suppress(OSError):
@@ -143,6 +173,9 @@ class Store:
         self._journal = Journal(self.path / "journal")
         self._recovery = Recovery(self._journal, self.shelf, self.path)
         self._recovery.open()
+        self.orders = self.shelf.orders()
+        if self.shelf.is_damaged:
+            self.orders = self._journal.orders()
         used = clear_leftovers(self.path / "partial", self._boot_id, self.content)
         self._found = self.content.scan()
         settings = self._settings
@@ -212,7 +245,7 @@ class Store:
         found = await asyncio.get_running_loop().run_in_executor(self.disk, self._counted)
         for kind, count in found.objects.items():
             self.objects[kind] += count
-        self.room.count(found.size)
+        self.room.count(found.size + sum(self.content.uncounted.values()))
 
     def _counted(self) -> _Found:
         linked = set()
@@ -230,9 +263,11 @@ class Store:
         return _Found(size, objects)
 
     def set_tag(self, repository: Repository, tag: Tag, state: TagState) -> bool:
-        """Remember where a tag points; False, and nothing changed, if what is known is of a later check."""
+        """Remember where a tag points; False, and nothing changed, if what is known is of a later check or purge."""
         known = self.shelf.tag(repository, tag)
         if known is not None and known.checked_at > state.checked_at:
+            return False
+        if state.checked_at < self.purges.last(repository, tag):
             return False
         entry = TagSet(str(repository), tag, state)
         moved = known is None or known.digest != state.digest or known.media_type != state.media_type
@@ -242,6 +277,44 @@ class Store:
     def drop_tag(self, repository: Repository, tag: Tag) -> None:
         """Forget a tag."""
         self._change(repository, TagDropped(str(repository), tag), None, survives=True)
+
+    async def purge(self, fallen: Fallen) -> Mapping[Digest, int]:
+        """Forget tags and links, and the content that nothing links to; return the bytes by digest that went.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        await self._expect_orders()
+        entries = list(fallen.entries())
+        rows = {key: row for entry in entries for key, row in rows_of(entry, None)}
+        self._put(tuple(entries), rows, None)
+        writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
+        if writing:
+            await asyncio.wait(writing)
+        return await self.forget(fallen.content)
+
+    async def remember_order(self, key: str, order: Carried | None) -> None:
+        """Remember the last order of a kind about something; None if it needs no remembering any more.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        await self._expect_orders()
+        self.orders.pop(key, None)
+        if order is not None:
+            self.orders[key] = order
+        self._put((Ordered(key, order),), {key: order}, None)
+
+    async def _expect_orders(self) -> None:
+        """Have releases that know no orders refuse the store, before there is anything that they would lose."""
+        if not self._knows_orders:
+            await asyncio.get_running_loop().run_in_executor(self.disk, self._set_format, FORMAT)
+            self._knows_orders = True
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the index has all that journal and content say, as far as is known."""
+        return self._recovery.is_built
 
     def link(self, repository: Repository, digest: Digest, link: Link, body: bytes | None = None) -> None:
         """Let a digest be served under a repository; with a manifest's `body`, what it refers to as well."""
@@ -306,7 +379,6 @@ class Store:
         return await asyncio.shield(asyncio.ensure_future(self._forget(digests)))
 
     async def _forget(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
-        await self.room.counted()  # or nobody could tell whether what goes was counted
         going = [each for each in digests if each not in self._publishing and each not in self.naming]
         loop = asyncio.get_running_loop()
         removed = await loop.run_in_executor(self.disk, lambda: [self._removed(digest) for digest in going])
@@ -315,7 +387,7 @@ class Store:
         for digest, gone in zip(going, removed, strict=True):
             if gone is not None:
                 freed[digest] = gone.size
-                self.objects[gone.kind] -= 1
+                self.objects[gone.kind] -= digest not in self.content.uncounted
                 if gone.kind == "manifest":
                     self.shelf.drop_hot(digest)
                     rows[f"{GONE}{digest}"] = None
@@ -368,7 +440,7 @@ class Store:
             self.room.used += taken - counted
 
     def _change(self, repository: Repository, entry: Entry, body: bytes | None, *, survives: bool) -> None:
-        holds = None if isinstance(entry, Judged) else str(repository)
+        holds = str(repository) if isinstance(entry, TagSet | Linked) else None
         self._put((entry,) if survives else (), dict(rows_of(entry, body)), holds)
 
     def _put(self, entries: tuple[Entry, ...], told: Mapping[str, Record | None], holds: str | None) -> None:

@@ -84,7 +84,7 @@ class TestDamage:
         path.write_bytes(content + b"x" * 3 * piece + b"\n" + content.partition(b"\n")[2] + b'00000000 {"repository":')
         journal = Journal(path)
         assert list(journal.entries_of(REPOSITORY)) == ALL * 4
-        assert list(journal.entries_of(others[3].repository)) == [others[3]] * 2
+        assert list(journal.entries_of(f"{REPOSITORY}3")) == [others[3]] * 2
         journal.close()
 
     def test_loses_only_the_torn_line__and_goes_on_behind_it(self, path: Path) -> None:

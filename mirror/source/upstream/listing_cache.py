@@ -69,6 +69,10 @@ class ListingCache(CacheBackend):
             await self.responses.write(key, response)
         return await self.responses.contains(key)
 
+    async def forget(self, is_meant: Callable[[CachedResponse], bool]) -> None:
+        """Forget the answers that are meant."""
+        await self.responses.forget(is_meant)
+
 
 class ListingFiles(BaseCache):
     """One file an answer, handled by one thread; those not used for longest go when there are too many bytes."""
@@ -103,6 +107,17 @@ class ListingFiles(BaseCache):
     async def delete(self, key: str) -> None:
         """Forget an answer, if it is there."""
         await self._in_thread(lambda: self._delete(key), otherwise=None)
+
+    async def forget(self, is_meant: Callable[[CachedResponse], bool]) -> None:
+        """Forget the answers that are meant."""
+
+        def forget() -> None:
+            for key in list(self._sizes):
+                found = self._read(key)
+                if found is not None and is_meant(found):
+                    self._delete(key)
+
+        await self._in_thread(forget, otherwise=None)
 
     async def bulk_delete(self, keys: set[str]) -> None:
         """Forget answers."""

@@ -29,6 +29,8 @@ LONGEST_LISTING = 8 * 2**20
 _MOST_TAGS = 1000
 _LONGEST_LINKS = 8192
 _MOST_FOLLOWED = 10_000
+# Kept with an answer, as its URL does not tell under which name an upstream is configured.
+_OWNER = "Layover-Repository"
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel\s*=\s*"?next"?(?=[\s;,]|$)', re.IGNORECASE)
 _COUNT = re.compile(r"(^|&)n=0*([1-9][0-9]{3,})(?=&|$)")
 # What an upstream says of a request that it does not like: not that it fails, nor that there is nothing.
@@ -86,6 +88,10 @@ class UpstreamListings:
         """Forget a page."""
         await self._cache.delete(self._key(_ask(upstream, listed)))
 
+    async def forget_all(self, is_meant: Callable[[str], bool]) -> None:
+        """Forget every page of some repositories."""
+        await self._cache.forget(lambda answer: is_meant(answer.headers.get(_OWNER, "")))
+
     async def fetch(
         self,
         upstream: Upstream,
@@ -110,7 +116,9 @@ class UpstreamListings:
             raise _no_referrers(upstream)
         body = _checked(upstream, listed, await self._client.read(answer, ask, LONGEST_LISTING))
         following = self._further(upstream, listed, _next_query(links, ask.url, answer.url))
-        headers = [] if following is None else [(b"Link", f'<?{following}>; rel="next"'.encode())]
+        headers = [(_OWNER.encode(), str(listed.repository).encode())]
+        if following is not None:
+            headers.append((b"Link", f'<?{following}>; rel="next"'.encode()))
         if filters is not None:
             headers.append((b"OCI-Filters-Applied", filters.encode(errors="replace")))
         passed_on = cached_response(str(ask.url), headers, body, asked_at)

@@ -1,0 +1,131 @@
+"""A purge or a pin that one replica is told holds on all, also on one that was away, and without Redis."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.chaos.reader import Client
+from tests.chaos.scene import eventually
+from tests.fleet.ordering import call, files, hexes, member, pins, told
+from tests.fleet.servers import Valkey
+from tests.replica import Replica
+from tests.upstream import Image, Upstream
+
+APP = "docker.io/library/app:1"
+# What is promised within a second is polled for longer only as machines may be slow.
+_PATIENCE = 20.0
+
+
+class Fleet(NamedTuple):
+    """Three replicas that hold the images `app` and `other`."""
+
+    replicas: list[Replica]
+    upstream: Upstream
+    valkey: Valkey
+    app: Image
+    other: Image
+
+    def pull(self, replica: Replica, image: Image) -> None:
+        """Pull an image whole."""
+        Client(replica.url, image).wait().assert_whole()
+
+    def is_gone(self, replica: Replica) -> bool:
+        """Say whether a replica has nothing of `app`, by its files and by its own word."""
+        listed = [each["image"] for each in told(replica, "GET", "/images")["images"]]
+        return not files(replica) & hexes(self.app) and APP not in listed
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest, tmp_path: Path, valkey: Valkey) -> Iterator[Fleet]:
+    with ExitStack() as running:
+        upstream = running.enter_context(Upstream())
+        app = upstream.push_image("library/app", "1", ["linux/amd64"], [30_000, 200_000], 1, raw=True)
+        other = upstream.push_image("library/other", "1", ["linux/amd64"], [40_000], 2, raw=True)
+        settings = {"LAYOVER_SERVER__WORKERS": getattr(request, "param", "1")}
+        replicas = [
+            running.enter_context(member(tmp_path, name, valkey.url, upstream, settings)) for name in ("a", "b", "c")
+        ]
+        whole = Fleet(replicas, upstream, valkey, app, other)
+        for replica in replicas:
+            whole.pull(replica, app)
+            whole.pull(replica, other)
+        yield whole
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    eventually(condition, what, _PATIENCE)
+
+
+@pytest.mark.parametrize("fleet", ["1", "2"], indirect=True, ids=["one door", "two doors"])
+def test_purge__is_carried_out_everywhere__and_by_one_that_was_stopped_before_it_serves(fleet: Fleet) -> None:
+    a, b, c = fleet.replicas
+    assert c.stop() == 0
+    began = time.monotonic()
+    done = told(a, "POST", "/purge", {"what": "app:1"})
+    assert (done["what"], done["reach"], done["tags"]) == (APP, "fleet", 1)
+    assert fleet.is_gone(a)
+    until(lambda: fleet.is_gone(b), "it is gone on the other replica")
+    assert time.monotonic() - began < _PATIENCE
+    c.start()
+    assert not files(c) & hexes(fleet.app)
+    assert fleet.is_gone(c)
+    for replica in fleet.replicas:
+        assert hexes(fleet.other) <= files(replica)
+    fleet.upstream.counters.clear()
+    fleet.pull(c, fleet.app)
+    layer = fleet.app.layers[1].digest
+    assert fleet.upstream.counters.sent(layer) == fleet.app.layers[1].size, "nothing but the upstream has it"
+
+
+def test_purge__without_redis__reaches_the_others_once_it_is_back(fleet: Fleet) -> None:
+    a, b, c = fleet.replicas
+    fleet.valkey.kill()
+    until(lambda: not told(a, "GET", "/fleet")["is_up"], "the replica knows that Redis is away")
+    assert told(a, "POST", "/purge", {"what": "docker.io/library/app*"})["reach"] == "later"
+    assert fleet.is_gone(a)
+    assert c.stop() == 0
+    c.start()
+    assert hexes(fleet.app) <= files(b) & files(c)
+    fleet.valkey.start()
+    until(lambda: fleet.is_gone(b) and fleet.is_gone(c), "it is gone on the others")
+
+
+def test_pin__survives_an_empty_redis_and_the_loss_of_an_index(fleet: Fleet) -> None:
+    a, b, c = fleet.replicas
+    told(a, "POST", "/pins", {"what": "app:1"})
+    told(b, "POST", "/pins", {"what": "docker.io/library/other:*"})
+    both = [APP, "docker.io/library/other:*"]
+    until(lambda: all(pins(each) == both for each in fleet.replicas), "all know the pins")
+    assert c.stop() == 0
+    shutil.rmtree(c.store)
+    fleet.valkey.restart()
+    c.start()
+    until(lambda: pins(c) == both, "a replica that comes new to an empty Redis is told by the others")
+    assert b.stop() == 0
+    shutil.rmtree(b.store / "index")
+    fleet.valkey.kill()
+    b.start()
+    assert pins(b) == both
+    report = told(b, "GET", "/inspect", what="app:1")
+    assert report["pinned_by"] == [APP]
+    until(lambda: all(part["is_pinned"] for part in told(b, "GET", "/inspect", what="app:1")["parts"]), "all below too")
+    fleet.valkey.start()
+    told(b, "DELETE", "/pins", what="*")
+    until(lambda: not any(pins(each) for each in fleet.replicas), "an unpin reaches all")
+    assert call(a, "DELETE", "/pins", query={"what": "app:1"})[0] == 404
+
+
+def test_status__shows_the_fleet(fleet: Fleet) -> None:
+    a = fleet.replicas[0]
+    until(lambda: len(told(a, "GET", "/fleet")["replicas"]) == 3, "all are seen")
+    replicas = told(a, "GET", "/status")["fleet"]["replicas"]
+    assert [each["label"] for each in replicas] == ["a", "b", "c"]
+    assert [each["is_this"] for each in replicas] == [True, False, False]
+    assert [each["url"] for each in replicas[1:]] == [each.url for each in fleet.replicas[1:]]
