@@ -79,7 +79,7 @@ class Orders:
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("layover.hub")
 
-    def purged_at(self, repository: Repository, tag: Tag) -> float:
+    def purged_at(self, repository: Repository, tag: str) -> float:
         """Return when a tag was last purged, in fleet time; 0 if it was not in the last 30 days."""
         name = f"{repository}:{tag}"
         return max((at for at, selection in self._purges.values() if selection.matches(name)), default=0.0)
