@@ -18,7 +18,7 @@ from mirror.hub.pins import Pins
 from mirror.hub.purging import Purged, Purging
 from mirror.hub.selection import Selection, SelectionError, select
 from mirror.oci.errors import LayoverError
-from mirror.oci.reference import Repository, Tag
+from mirror.oci.reference import Repository
 from mirror.store import Store
 from mirror.store.records import Carried, order_key
 
