@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
 from mirror.config import Upstream, Upstreams
+from mirror.fleet import within_allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -70,6 +71,7 @@ class LocalHub:
         await self._listings.close()
         await self._visibility.close()
 
+    @within_allowance
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -86,6 +88,7 @@ class LocalHub:
         """See `channel.Hub`."""
         self._prefetch.pulled(self._upstream(repository), repository, digest)
 
+    @within_allowance
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -93,6 +96,7 @@ class LocalHub:
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.locate(upstream, repository, digest)
 
+    @within_allowance
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -104,6 +108,7 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._blobs.progress(fill, offset)
 
+    @within_allowance
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -111,10 +116,12 @@ class LocalHub:
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.stream(upstream, repository, digest, start)
 
+    @within_allowance
     async def tags(self, repository: Repository, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, None, query))
 
+    @within_allowance
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))
