@@ -15,21 +15,27 @@ from socket import gethostname
 import structlog
 
 from mirror.admin import Admin
-from mirror.channel import Changes, HubServer, RemoteHub
+from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
+from mirror.config.units import Secret
+from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
-from mirror.hub import LocalHub
+from mirror.fleet.secret import FleetSecret
+from mirror.hub import LocalHub, Services
 from mirror.hub.blobs import Blobs
+from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
 from mirror.observe.tally import process_name
 from mirror.oci.errors import RegistryError
-from mirror.pull import Pull
+from mirror.pull import Pull, Sharing
 from mirror.registry import Door
+from mirror.source.sibling import Siblings
 from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
@@ -46,6 +52,7 @@ from mirror.store.freshness import Freshness
 _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
+_SECRET_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
@@ -95,17 +102,33 @@ class HubApp:
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store)
         tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
-        blobs = Blobs(self._client, self.store, pools.hashing, metrics)
+        self._identity = Identity(settings.store.path)
+        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
+        self._siblings = Siblings(self.coordinator, self._secret, metrics)
+        if isinstance(self.coordinator, RedisCoordinator):
+            self.coordinator.check = self._siblings.check
+        self._inventory = Inventory(self.store, self.coordinator)
+        self.store.on_manifest = self.coordinator.holds
+        fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
+        self._blobs = blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
         listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
         visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
-        self._blobs = blobs
-        self._identity = Identity(settings.store.path)
-        self.coordinator = coordinator_of(settings, self._identity, metrics)
+        supplier = Supplier(self.store, blobs, self.coordinator)
+        services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
+        self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
+        self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
-        self.hub = LocalHub(settings.upstreams, self.store, manifests, tags, blobs, listings, visibility, prefetch)
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
+
+    def membership(self) -> Membership | None:
+        """Return what the replica is in its fleet; None without one."""
+        own = self.coordinator
+        if not self._settings.fleet.is_shared or not own.identity:
+            return None
+        return Membership(own.identity, own.boot, Secret(self._secret()), own.time - time.monotonic())
 
     async def start(self) -> None:
         """Take the store over and listen on the admin port.
@@ -121,7 +144,12 @@ class HubApp:
         await loop.run_in_executor(self._pools.disk, self._identity.load)
         if isinstance(self.coordinator, Alone):
             self.coordinator.identity = self._identity.uuid
+            return
+        await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+        self._refreshing = asyncio.create_task(self._refresh_secret())
         await self.coordinator.start()
+        self._siblings.start()
+        self._inventory.start()
         self._describing = asyncio.create_task(self._describe_for_ever())
 
     async def run(self, stopping: asyncio.Event, socket: Path, doors: int) -> None:
@@ -172,12 +200,21 @@ class HubApp:
             self.coordinator.describe(max(0, room.capacity - room.used), self._blobs.load)
             await asyncio.sleep(_REPORT_SECONDS)
 
+    async def _refresh_secret(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SECRET_SECONDS)
+            await loop.run_in_executor(self._pools.disk, self._secret.refresh)
+
     async def stop(self) -> None:
         """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
-        if self._describing is not None:
-            self._describing.cancel()
+        for task in (self._refreshing, self._describing):
+            if task is not None:
+                task.cancel()
+        await self._inventory.close()
         await self.hub.close()
         await self.coordinator.close()
+        await self._siblings.close()
         await self._client.close()
         await self._credentials.close()
         await self.store.close()
@@ -195,8 +232,10 @@ class DoorApp:
         self._registry = new_registry()
         self._name = process_name()
         self._is_asked = asyncio.Event()
+        self._membership: Membership | None = None
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk)
+        sharing = Sharing(self._shelf, self._hub, lambda: self._membership)
+        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
@@ -232,6 +271,7 @@ class DoorApp:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             seen = follow(self._shelf, changes, asked_at)
+            self._membership = changes.membership
             if changes.inquiry != inquiry:
                 inquiry = changes.inquiry
                 self._is_asked.set()
@@ -273,7 +313,8 @@ class Replica:
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
         pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk)
+        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._hub.membership)
+        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
         self._log = structlog.get_logger("layover")
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from mirror.channel import wire
-from mirror.channel.protocol import BlobFound, Body, Changes, Listing, ManifestFound, Progress
+from mirror.channel.protocol import BlobFound, Body, Changes, Filling, Listing, ManifestFound, Progress, Whole
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -95,6 +95,20 @@ class RemoteHub:
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `Hub`."""
         return await self._call_again(wire.AskReferrers(repository, digest, query), Listing)
+
+    async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
+        """See `Hub`."""
+        question = wire.AskSiblingBlob(asker, list(followers), digest)
+        return await self._call(question, Whole | Filling | None)  # type: ignore[arg-type]
+
+    async def sibling_manifest(self, repository: Repository, digest: Digest) -> ManifestFound | None:
+        """See `Hub`."""
+        question = wire.AskSiblingManifest(repository, digest)
+        return await self._call(question, ManifestFound | None)  # type: ignore[arg-type]
+
+    async def sibling_has(self, digest: Digest, seconds: float) -> bool:
+        """See `Hub`."""
+        return await self._call(wire.AskSiblingHas(digest, seconds), bool)
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `Hub`."""

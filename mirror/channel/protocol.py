@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from mirror.config.units import Secret
 from mirror.observe.cache_status import CacheStatus
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
@@ -37,12 +38,16 @@ class Whole(msgspec.Struct, frozen=True, tag=True):
 
 
 class Filling(msgspec.Struct, frozen=True, tag=True):
-    """The blob is on its way into the file at `path`, confirmed by its source; `size` is None while it is unknown."""
+    """The blob is on its way into the file at `path`, confirmed by its source; `size` is None while it is unknown.
+
+    `chain` names the siblings that its bytes come from, nearest first; nobody if they come from the upstream.
+    """
 
     fill: int
     path: str
     size: int | None
     status: CacheStatus
+    chain: tuple[str, ...] = ()
 
 
 class Unstored(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +75,20 @@ class Progress(msgspec.Struct, frozen=True):
     is_forgotten: bool = False
 
 
+class Membership(msgspec.Struct, frozen=True):
+    """What the replica is in its fleet: all that it takes to tell a sibling's request from a stranger's.
+
+    `boot` is another text each time that the replica starts. Fleet time is the monotonic clock and `clock` seconds.
+    `epoch` is the number of the last purge that was carried out.
+    """
+
+    identity: str
+    boot: str
+    secret: Secret
+    clock: float
+    epoch: int = 0
+
+
 class Changes(msgspec.Struct, frozen=True):
     """What changed on the hub's shelf since a door last asked; `seen` is what to ask with next.
 
@@ -77,7 +96,7 @@ class Changes(msgspec.Struct, frozen=True):
     that was remembered; these are all that the index does not show yet. `is_complete`: nothing else has changed; it is
     false where more is to be asked for, or, if `is_anew`, where it is too much to be told: the index is not to be read.
     `is_settled`: the index shows everything by now. `inquiry` is another number whenever somebody wants to know what
-    the doors counted.
+    the doors counted. `membership` is None in a replica without a fleet.
     """
 
     seen: str
@@ -86,6 +105,7 @@ class Changes(msgspec.Struct, frozen=True):
     is_complete: bool = True
     is_settled: bool = False
     inquiry: int = 0
+    membership: Membership | None = None
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -142,6 +162,22 @@ class Hub(Protocol):
 
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """Return a page of what the upstream says refers to a digest; `query` is passed on."""
+
+    async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
+        """Return where a blob can be read that the sibling `asker` wants; None if it is not here. It starts nothing.
+
+        `followers` read it from the asker: what comes from any of them is not given back.
+
+        Raises:
+            RegistryError: its source has yet to confirm it, so ask again at once (`retry_after` 0); or it comes from
+                the asker or its followers itself, or from too far.
+        """
+
+    async def sibling_manifest(self, repository: Repository, digest: Digest) -> ManifestFound | None:
+        """Return a manifest that is held, whatever it is linked to; None if it is not."""
+
+    async def sibling_has(self, digest: Digest, seconds: float) -> bool:
+        """Say whether a digest is held, whole and verified, and keep it for so long, whatever has to go."""
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """Tell what a door of another process counted so far, and which digests it served and when."""

@@ -149,6 +149,21 @@ class _Connection:
             case wire.AskChanges(seen):
                 value = await hub.changes(seen)
             case _:
+                value = await self._ask_for_sibling(question)
+        return value
+
+    async def _ask_for_sibling(
+        self, question: wire.SiblingQuestion | wire.OpenStream | wire.ReadStream | wire.CloseStream
+    ) -> Any:
+        value: Any
+        match question:
+            case wire.AskSiblingBlob(asker, followers, digest):
+                value = await self._hub.sibling_blob(asker, followers, digest)
+            case wire.AskSiblingManifest(repository, digest):
+                value = await self._hub.sibling_manifest(repository, digest)
+            case wire.AskSiblingHas(digest, seconds):
+                value = await self._hub.sibling_has(digest, seconds)
+            case _:
                 value = await self._stream_step(question)
         return value
 

@@ -101,6 +101,28 @@ class AskReferrers(msgspec.Struct, frozen=True, tag=True):
     query: str
 
 
+class AskSiblingBlob(msgspec.Struct, frozen=True, tag=True):
+    """`Hub.sibling_blob`."""
+
+    asker: str
+    followers: list[str]
+    digest: Digest
+
+
+class AskSiblingManifest(msgspec.Struct, frozen=True, tag=True):
+    """`Hub.sibling_manifest`."""
+
+    repository: Repository
+    digest: Digest
+
+
+class AskSiblingHas(msgspec.Struct, frozen=True, tag=True):
+    """`Hub.sibling_has`."""
+
+    digest: Digest
+    seconds: float
+
+
 class Report(msgspec.Struct, frozen=True, tag=True):
     """`Hub.report`."""
 
@@ -115,6 +137,7 @@ class AskChanges(msgspec.Struct, frozen=True, tag=True):
     seen: str
 
 
+SiblingQuestion = AskSiblingBlob | AskSiblingManifest | AskSiblingHas
 Question = (
     AskManifest
     | Pulled
@@ -128,6 +151,7 @@ Question = (
     | AskReferrers
     | Report
     | AskChanges
+    | SiblingQuestion
 )
 
 

@@ -1,12 +1,14 @@
-"""One transfer for many readers: from an ordered list of sources into a growing file, verified before it ends.
+"""One transfer for many readers: from one source after the other into a growing file, verified before it ends.
 
-May import: `source`, `channel`, `store`, `observe`, `config`, `oci`. Callers may rely on: no reader's doing changes a
-fill; a source that breaks is resumed at the byte where it broke; bytes that do not verify never get a final name.
+May import: `source`, `channel`, `store`, `fleet`, `observe`, `config`, `oci`. Callers may rely on: no reader's doing
+changes a fill; a source that breaks is resumed, or replaced, at the byte where it broke; bytes that do not verify never
+get a final name.
 """
 
 from mirror.fill.fill import Fill
 from mirror.fill.passage import Passage
 from mirror.fill.precedence import SPARE_ROOM, Precedence
+from mirror.fill.supply import Fleet, Supply
 from mirror.fill.transfer import Transfer
 
-__all__ = ["SPARE_ROOM", "Fill", "Passage", "Precedence", "Transfer"]
+__all__ = ["SPARE_ROOM", "Fill", "Fleet", "Passage", "Precedence", "Supply", "Transfer"]

@@ -18,14 +18,15 @@ from mirror.fill.lanes import Lanes
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
 from mirror.fill.schedule import Schedule, Span, first_span
 from mirror.fill.sources import Sources, WrongSize
+from mirror.fill.supply import TAIL, SourceLost, Supply
 from mirror.fill.threads import finished
-from mirror.fill.transfer import TAIL, Transfer
+from mirror.fill.transfer import Transfer
 from mirror.fill.verifier import Verifier
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
-from mirror.source import BlobSource, BlobStream, RangeRefused
+from mirror.source import BlobStream, RangeRefused
 from mirror.store import Partial, Store
 
 _CLAIM_STEP = 16 * 2**20
@@ -43,6 +44,14 @@ class DigestMismatch(RegistryError):
         self.was_resumed = was_resumed
 
 
+class Misled(RegistryError):
+    """What was received is not what the digest says, and siblings sent some of it."""
+
+    def __init__(self, digest: Digest) -> None:
+        text = f"what siblings sent for {digest} does not have that digest; it was thrown away"
+        super().__init__(ErrorCode.UNAVAILABLE, text, failure=Failure.SERVER, retry_after=1)
+
+
 class Fill:
     """A blob on its way in. Readers ask `progress`; whether they come or go changes nothing."""
 
@@ -51,17 +60,16 @@ class Fill:
         take_number: Callable[[Fill], int],
         digest: Digest,
         repository: Repository,
-        sources: Sequence[BlobSource],
+        supply: Supply,
         size: int | None,
         store: Store,
         hashing: Executor,
         metrics: HubMetrics,
     ) -> None:
-        """Prepare the fill of `digest` from `sources`; `size` is what a descriptor says of it.
+        """Prepare the fill of `digest` from what `supply` chooses; `size` is what a descriptor says of it.
 
-        `take_number` gives the fill a new number: at its start, and each time it begins anew. `was_opened` says whether
-        a source was asked since: not where all of the blob was left by an earlier fill. Until `read` is called it is
-        brought in ahead, behind all that are read.
+        `take_number` gives the fill a new number: at its start, and each time it begins anew. Until `read` is called it
+        is brought in ahead, behind all that are read.
         """
         self._take_number = take_number
         self.number = take_number(self)
@@ -70,7 +78,6 @@ class Fill:
         self.size = self._described = size
         self.is_verified = False
         self.lost_room = False
-        self.was_opened = False
         self.error: RegistryError | None = None
         self.path = ""
         self._store = store
@@ -81,7 +88,8 @@ class Fill:
         self._gives_way = False
         # Each upstream's own, as the same digest may be filled from several at a time.
         self._origin = hashlib.sha256(repository.upstream.encode()).hexdigest()[:8]
-        self._sources = Sources(sources, repository, digest, size, metrics)
+        self._supply = supply
+        self._sources = Sources(supply, repository, digest, size, metrics)
         self._partial: Partial | None = None
         self._promised = 0
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -94,6 +102,21 @@ class Fill:
     def is_read(self) -> bool:
         """Whether anybody asked for it, or it is only brought in ahead."""
         return self._turn.is_read
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether the upstream was asked: not where all came from siblings, or was left by an earlier fill."""
+        return self._sources.was_opened
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Whose bytes these are: siblings by their identities, the nearest first; none: the upstream's."""
+        return self._supply.chain
+
+    @property
+    def followers(self) -> set[str]:
+        """The siblings that read this fill, by their identities."""
+        return self._supply.followers
 
     def read(self) -> None:
         """Go first from now on: somebody reads it."""
@@ -161,15 +184,20 @@ class Fill:
             partial.size = self.size
         partial.size = self.size = partial.size or self.size
         self._sources.size = self.size
-        try:
-            await self._receive(partial)
-        except (RangeRefused, WrongSize):
-            if not partial.segments.total:
-                raise
-            # What is there cannot be the beginning of what the source has.
+        may_restart = True
+        while True:
+            try:
+                await self._receive(partial)
+                return
+            except Misled:
+                self._supply.expel()
+            except (RangeRefused, WrongSize):
+                # What is there cannot be the beginning of what the source has.
+                if not may_restart or not partial.segments.total:
+                    raise
+                may_restart = False
             await self._restart(partial)
             self._sources.size = partial.size = self.size = self._described
-            await self._receive(partial)
 
     async def _receive(self, partial: Partial) -> None:
         """Bring in what is missing, and verify it all."""
@@ -180,10 +208,7 @@ class Fill:
             return
         if start != self.size or not start:
             await self._turn.comes()
-            pace = self._sources.pace
-            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate)
-            stream = await (self._sources.open(*span) if span is not None else self._sources.open(start))
-            self.was_opened = True
+            span, stream = await self._open(partial)
             self.size = partial.size = self._sources.size
             if not await self._claimed():
                 await stream.close()
@@ -202,18 +227,42 @@ class Fill:
             await asyncio.wait({verifying})
         await self._finish(partial, is_right=is_right)
 
+    async def _open(self, partial: Partial) -> tuple[Span | None, BlobStream]:
+        """Return an open answer to what is missing first, and what was asked for: None for all the rest.
+
+        Raises:
+            RegistryError: no source has the blob; the upstream's error.
+            RangeRefused: the upstream says that the blob has fewer bytes than there are.
+        """
+        while True:
+            pace = await self._sources.choose()
+            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate)
+            try:
+                return span, await self._sources.open(*(span or (partial.segments.end_from(0),)))
+            except SourceLost:
+                continue
+
     async def _take_in(self, partial: Partial, verifier: Verifier, span: Span | None, stream: BlobStream) -> None:
         """Bring in what is missing, beginning with a stream that was asked for `span`, or for all the rest if None."""
         intake = Intake(lambda runs: self._write(partial, verifier, runs))
         try:
-            if span is not None and (stream.start, stream.stop) == span and span.stop != self.size:
-                await self._take_in_ranges(partial, intake, span, stream)
-            else:
-                await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0), stream))
+            while True:
+                try:
+                    await self._take_in_from(partial, intake, span, stream)
+                    break
+                except SourceLost:
+                    await intake.flush()
+                    span, stream = await self._open(partial)
             await intake.flush()
         finally:
             await intake.end()
         self.size = partial.size = self._sources.size
+
+    async def _take_in_from(self, partial: Partial, intake: Intake, span: Span | None, stream: BlobStream) -> None:
+        if span is not None and (stream.start, stream.stop) == span and span.stop != self.size:
+            await self._take_in_ranges(partial, intake, span, stream)
+        else:
+            await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0), stream))
 
     async def _take_in_ranges(self, partial: Partial, intake: Intake, span: Span, stream: BlobStream) -> None:
         assert self.size is not None
@@ -261,6 +310,10 @@ class Fill:
         self._wake()
 
     async def _finish(self, partial: Partial, *, is_right: bool) -> None:
+        if not is_right and self._supply.lenders:
+            self._metrics.digest_mismatches.labels("").inc()
+            self._log.error("what siblings sent does not have its digest", digest=self.digest)
+            raise Misled(self.digest)
         if not is_right:
             self._metrics.digest_mismatches.labels(self._sources.label).inc()
             self._log.error(

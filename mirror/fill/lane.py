@@ -10,6 +10,7 @@ from mirror.fill.intake import Intake
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span
 from mirror.fill.sources import Sources, WrongSize, too_short
+from mirror.fill.supply import SourceLost
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.source import BlobStream, RangeRefused
 
@@ -64,6 +65,7 @@ class Lane:
         Raises:
             RegistryError: one brought nothing.
             RangesLost: the source gives no ranges any more.
+            SourceLost: it is to be asked for nothing any more.
             RangeRefused: it has fewer bytes than it said.
             WrongSize: it sent more than it was asked for.
             OSError: what came cannot be written.
@@ -72,7 +74,7 @@ class Lane:
             before = self.received
             try:
                 await self._bring(self._span)
-            except (RangesLost, RangeRefused, WrongSize):
+            except (RangesLost, SourceLost, RangeRefused, WrongSize):
                 raise
             except RegistryError as error:
                 if self.received == before:

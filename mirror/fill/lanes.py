@@ -14,6 +14,7 @@ from mirror.fill.lane import Lane, RangesLost
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
+from mirror.fill.supply import SourceLost
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
 from mirror.oci.errors import Failure, RegistryError
 from mirror.source import BlobStream, RangeMistaken, RangeRefused
@@ -82,6 +83,7 @@ class Lanes:
         Raises:
             RegistryError: the sources failed again and again without a byte of progress.
             RangesLost: a source gives no ranges any more.
+            SourceLost: it is to be asked for nothing any more.
             RangeRefused: it has fewer bytes than it said.
             WrongSize: it sent more than it was asked for.
             OSError: what came cannot be written.
@@ -140,7 +142,9 @@ class Lanes:
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        return self._schedule.take(span_length(self._schedule.missing, lanes, rate, received), self._waiting())
+        is_followed = self._sources.is_followed
+        length = span_length(self._schedule.missing, lanes, rate, received, is_followed=is_followed)
+        return self._schedule.take(length, self._waiting())
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""
@@ -165,7 +169,9 @@ class Lanes:
             error = None if task.cancelled() else task.exception()
             if error is None:
                 continue
-            if isinstance(error, RangesLost | RangeRefused | WrongSize) or not isinstance(error, RegistryError):
+            if isinstance(error, RangesLost | SourceLost | RangeRefused | WrongSize) or not isinstance(
+                error, RegistryError
+            ):
                 raise error
             if error.failure in {Failure.TOO_MANY, Failure.SERVER} and not isinstance(error, RangeMistaken):
                 self._pace.refused(time.monotonic())

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from mirror.fill.fill import DigestMismatch
+from mirror.fill.fill import DigestMismatch, Misled
 from mirror.fill.sources import Sources
-from mirror.fill.transfer import TAIL, Transfer
+from mirror.fill.supply import TAIL, Supply
+from mirror.fill.transfer import Transfer
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.reference import Repository
-from mirror.source import BlobSource
 
 LONGEST_READ = 256 * 2**10
 _WORTH_A_THREAD = 64 * 2**10
@@ -25,7 +24,7 @@ class Passage:
         self,
         digest: Digest,
         repository: Repository,
-        sources: Sequence[BlobSource],
+        supply: Supply,
         size: int | None,
         start: int,
         hashing: Executor,
@@ -33,7 +32,8 @@ class Passage:
     ) -> None:
         """Prepare to pass on `digest` from byte `start` on; `size` is what a descriptor says of it."""
         self._digest = digest
-        self._sources = Sources(sources, repository, digest, size, metrics)
+        self._supply = supply
+        self._sources = Sources(supply, repository, digest, size, metrics)
         self._transfer = Transfer(self._sources)
         self._hasher = digest.hasher()
         self._hashing = hashing
@@ -48,8 +48,13 @@ class Passage:
         """The blob's size in bytes, None while unknown."""
         return self._sources.size
 
+    @property
+    def was_opened(self) -> bool:
+        """Whether the upstream was asked."""
+        return self._sources.was_opened
+
     async def open(self) -> None:
-        """Open the first source that has the blob.
+        """Open a source that has the blob.
 
         Raises:
             RegistryError: none has it.
@@ -102,5 +107,9 @@ class Passage:
         elif self._digest.matches(self._hasher):
             self._is_verified = True
         else:
-            self._metrics.digest_mismatches.labels(self._sources.label).inc()
+            is_lent = bool(self._supply.lenders)
+            self._metrics.digest_mismatches.labels("" if is_lent else self._sources.label).inc()
+            if is_lent:
+                self._supply.expel()
+                raise Misled(self._digest)
             raise DigestMismatch(self._digest, was_resumed=False)

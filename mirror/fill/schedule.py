@@ -14,6 +14,10 @@ _LONGEST = 64 * 2**20
 FIRST = 8 * 2**20
 # A rate told by few bytes is believed in steps.
 _GROWTH = 4
+# All connections together are asked for one part in so many of what is missing: the last spans are short, and all end
+# at about the same time. Who follows in order lacks what is far ahead, and would fetch it again if this replica died.
+_PARTS = 2
+_PARTS_FOLLOWED = 6
 
 
 class Span(NamedTuple):
@@ -23,14 +27,15 @@ class Span(NamedTuple):
     stop: int
 
 
-def span_length(missing: int, lanes: int, rate: float, received: int = 0) -> int:
+def span_length(missing: int, lanes: int, rate: float, received: int = 0, *, is_followed: bool = False) -> int:
     """Return how many bytes to ask a connection for, of so many that nobody was asked for yet.
 
-    It is believed to bring `rate` bytes a second, 0 if that is unknown, and `received` bytes so far. Where there are
-    several `lanes`, the last spans are short, so that all end at about the same time.
+    It is believed to bring `rate` bytes a second, 0 if that is unknown, and `received` bytes so far; `lanes` are there
+    in all. `is_followed` if other replicas read what comes.
     """
     length = max(_SHORTEST, min(int(rate * _SECONDS), max(FIRST, received) * _GROWTH, _LONGEST)) if rate else FIRST
-    return length if lanes <= 1 else min(length, max(_SHORTEST, missing // (2 * lanes)))
+    parts = lanes * (_PARTS_FOLLOWED if is_followed else _PARTS)
+    return length if lanes <= 1 else min(length, max(_SHORTEST, missing // parts))
 
 
 def first_span(size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float) -> Span | None:

@@ -1,9 +1,8 @@
-"""The sources of one blob, in order, and what they agree on."""
+"""The sources of one blob, one after the other, and what they agree on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from mirror.fill.supply import SourceLost, Supply
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -18,47 +17,71 @@ class Sources:
 
     def __init__(
         self,
-        sources: Sequence[BlobSource],
+        supply: Supply,
         repository: Repository,
         digest: Digest,
         size: int | None,
         metrics: HubMetrics,
     ) -> None:
-        """Ask `sources`, in that order; `size` is what the descriptor says."""
+        """Ask whom `supply` chooses; `size` is what the descriptor says. `was_opened`: the upstream was asked."""
         self.size = size
-        self._sources = sources
+        self.was_opened = False
+        self._supply = supply
         self._repository = repository
         self._digest = digest
         self._metrics = metrics
 
     @property
     def label(self) -> str:
-        """The name under which metrics know the first of them."""
-        return self._sources[0].label
+        """The name under which metrics know the upstream."""
+        return self._supply.upstream.label
 
     @property
     def pace(self) -> Pace:
-        """How many connections to the first of them pay."""
-        return self._sources[0].pace
+        """How many connections to the one that was chosen pay."""
+        return (self._supply.current or self._supply.upstream).pace
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether siblings read what comes."""
+        return bool(self._supply.followers)
+
+    async def choose(self) -> Pace:
+        """Choose a source, another than before if that one failed, and return how many connections to it pay."""
+        return (await self._supply.choose()).pace
 
     async def open(self, start: int, stop: int | None = None) -> BlobStream:
-        """Return a stream from `start` up to `stop`, of the first source that has the blob.
+        """Return a stream from `start` up to `stop`, of the source that was chosen.
 
         It is from 0 to the end where the source knows no ranges.
 
         Raises:
-            RegistryError: none has it; the last source's error.
-            RangeRefused: a source says that the blob ends before `start`.
+            RegistryError: it does not have the blob, or failed.
+            RangeRefused: it says that the blob ends before `start`.
+            SourceLost: another is to be chosen.
         """
-        last: RegistryError | None = None
-        for source in self._sources:
+        source = self._supply.current
+        if source is None:
+            raise SourceLost("", "it was given up")
+        if source is not self._supply.upstream:
+            return await self._lent(source, start, stop)
+        stream = await self._open(source, start, stop)
+        self.was_opened = True
+        return stream
+
+    async def open_any(self, start: int) -> BlobStream:
+        """Return a stream from `start` to the end, of the first source chosen that does not fail.
+
+        Raises:
+            RegistryError: none has the blob; the upstream's error.
+            RangeRefused: the upstream says that the blob ends before `start`.
+        """
+        while True:
+            await self.choose()
             try:
-                return await self._open(source, start, stop)
-            except RangeRefused:
-                raise
-            except RegistryError as error:
-                last = error
-        raise last or RegistryError(ErrorCode.BLOB_UNKNOWN, "no source has the blob")
+                return await self.open(start)
+            except SourceLost:
+                continue
 
     def retried(self, error: RegistryError) -> None:
         """Count that a source is asked again for what did not come."""
@@ -72,6 +95,12 @@ class Sources:
                 raise
             # Whoever gets ranges wrong, or has nothing to take one from, may well have the whole.
             return await self._of_that_size(source, 0, None)
+
+    async def _lent(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
+        try:
+            return await self._of_that_size(source, start, stop)
+        except WrongSize as error:
+            raise self._supply.disbelieve(error.message) from None
 
     async def _of_that_size(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
         stream = await source.open(self._repository, self._digest, start, stop)

@@ -7,10 +7,10 @@ import math
 import time
 
 from mirror.fill.sources import Sources, WrongSize, crawling, too_short
+from mirror.fill.supply import SourceLost
 from mirror.oci.errors import RegistryError
 from mirror.source import BlobStream, RangeRefused
 
-TAIL = 64 * 2**10
 MOST_FRUITLESS = 6
 # A connection that brings less than this is given up, and a source that does so again and again.
 LEAST_BYTES = 1024
@@ -44,7 +44,7 @@ class Transfer:
             RangeRefused: a source says that the blob ends before the offset.
         """
         await self.close()
-        self._take(await self._sources.open(self.offset))
+        self._take(await self._sources.open_any(self.offset))
 
     async def read(self) -> bytes:
         """Return the next bytes as they arrived; nothing at the end.
@@ -119,12 +119,8 @@ class Transfer:
         """Open a source again at the offset; only attempts that bring no byte count against the transfer."""
         await self.close()
         while True:
-            self._fruitless += 1
-            if self._fruitless > MOST_FRUITLESS:
-                raise error
-            self._sources.retried(error)
-            if self._fruitless > 1:
-                await asyncio.sleep(pause(self._fruitless))
+            if not isinstance(error, SourceLost):
+                await self._hesitate(error)
             try:
                 await self.open()
                 return
@@ -134,6 +130,19 @@ class Transfer:
                 if again.failure is None:
                     raise
                 error = again
+
+    async def _hesitate(self, error: RegistryError) -> None:
+        """Leave the upstream alone for a moment, if it failed more than once.
+
+        Raises:
+            RegistryError: it has failed too often.
+        """
+        self._fruitless += 1
+        if self._fruitless > MOST_FRUITLESS:
+            raise error
+        self._sources.retried(error)
+        if self._fruitless > 1:
+            await asyncio.sleep(pause(self._fruitless))
 
 
 def pause(fruitless: int) -> float:

@@ -167,7 +167,7 @@ class Membership:
             Away: Redis does not take it.
         """
         self._members_seen = self._facts_seen = "0"
-        self.me = msgspec.structs.replace(self.me, url=await self._find_url())
+        self.me = msgspec.structs.replace(self.me, url=str(await self._find_url()))
         await self._beat()
 
     async def _acceptance(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import structlog
@@ -10,10 +11,10 @@ _LONGEST = 2**16
 
 
 class FleetSecret:
-    """What requests of siblings are signed with. Called, it returns the secret as it stands."""
+    """What requests of siblings are signed with. Called, it returns the secret as it stands, empty while unknown."""
 
     def __init__(self, secret: str, file: str = "") -> None:
-        """Use `secret`, or what the `file` says that is named."""
+        """Use `secret`, or what a file of this name says once it was read."""
         self._secret = secret
         self._file = file
         self._is_readable = True
@@ -24,15 +25,27 @@ class FleetSecret:
         return self._secret
 
     def refresh(self) -> None:
-        """Read the file again, if there is one; while it cannot be read, or is empty, what it said holds. Blocks."""
+        """Read the file again, if there is one; while there is none in it, what it said before holds. Blocks."""
         if not self._file:
             return
         try:
-            with Path(self._file).expanduser().open("rb") as file:
-                secret = file.read(_LONGEST).decode().strip()
+            secret = _read(self._file)
         except (OSError, RuntimeError, ValueError) as error:
-            secret = ""
             if self._is_readable:
                 self._log.error("the fleet's secret cannot be read", file=self._file, error=str(error))
-        self._is_readable = bool(secret)
-        self._secret = secret or self._secret
+            self._is_readable = False
+        else:
+            self._is_readable = True
+            self._secret = secret
+
+
+def _read(name: str) -> str:
+    path = Path(name).expanduser()
+    # Opening a pipe would wait for whoever writes to it.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        secret = file.read(_LONGEST).decode().strip()
+    if not secret:
+        raise ValueError("it is empty")
+    return secret

@@ -4,6 +4,6 @@ May import: `fill`'s line and below. Callers may rely on: one request to an upst
 and what is held is served when the upstream fails.
 """
 
-from mirror.hub.hub import LocalHub
+from mirror.hub.hub import LocalHub, Services
 
-__all__ = ["LocalHub"]
+__all__ = ["LocalHub", "Services"]

@@ -7,6 +7,7 @@ import itertools
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import structlog
 
 from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
 from mirror.config import Upstream
-from mirror.fill import Fill, Passage, Precedence
+from mirror.fill import Fill, Fleet, Passage, Precedence, Supply
 from mirror.fill.fill import DigestMismatch
 from mirror.hub.flights import Flights
 from mirror.observe.cache_status import CacheStatus, Outcome
@@ -31,6 +32,10 @@ _LONGEST_WAIT = 25.0
 _MOST_PENALTIES = 10_000
 _MOST_ENDED = 256
 _MOST_TRIES = 10
+# Through so many siblings bytes come to a replica at most.
+_LONGEST_CHAIN = 2
+# How long a sibling waits at a time to hear that a source has what it wants.
+_CONFIRM_SECONDS = 0.5
 # A hub that restarted must not answer for a fill of the one before it.
 _NUMBER_BITS = 48
 
@@ -45,15 +50,19 @@ class _Penalty(NamedTuple):
 class Blobs:
     """Answers for blobs."""
 
-    def __init__(self, client: UpstreamClient, store: Store, hashing: Executor, metrics: HubMetrics) -> None:
+    def __init__(
+        self, client: UpstreamClient, store: Store, hashing: Executor, metrics: HubMetrics, fleet: Fleet
+    ) -> None:
         self._client = client
         self._store = store
         self._hashing = hashing
         self._metrics = metrics
+        self._fleet = fleet
         self._numbers = itertools.count(secrets.randbits(_NUMBER_BITS))
         self._active: dict[tuple[str, Digest], Fill] = {}
         self._fills: dict[int, Fill] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
+        self._tellings: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
         self._penalties: dict[tuple[str, Digest], _Penalty] = {}
         self.precedence = Precedence()
@@ -66,6 +75,8 @@ class Blobs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._tellings:
+            await asyncio.wait(self._tellings)
         await self._sizes.close()
 
     @property
@@ -139,6 +150,30 @@ class Blobs:
         self._store.link(repository, digest, Link(None, True, None))
         return Filling(fill.number, fill.path, fill.size, CacheStatus(outcome))
 
+    async def offer(self, asker: str, followers: Sequence[str], digest: Digest) -> Filling | None:
+        """Return where a sibling can follow the fill of a digest that is under way; None if none is.
+
+        Raises:
+            RegistryError: no source has confirmed it yet (`retry_after` 0), or its bytes come from those who want them.
+        """
+        fill = next((fill for (_, each), fill in self._active.items() if each == digest), None)
+        if fill is None or fill.error is not None:
+            return None
+        fill.read()
+        _refuse_circle(fill, asker, followers)
+        try:
+            async with asyncio.timeout(_CONFIRM_SECONDS):
+                await fill.confirmed()
+        except TimeoutError:
+            raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} is on its way", retry_after=0) from None
+        except RegistryError:
+            return None
+        if fill.lost_room:
+            return None
+        _refuse_circle(fill, asker, followers)
+        fill.followers.update((asker, *followers))
+        return Filling(fill.number, fill.path, fill.size, CacheStatus(Outcome.JOINED), fill.chain)
+
     async def bring(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
         """Bring in a blob that nobody asked for yet, behind all that somebody did. It may end without being held.
 
@@ -195,23 +230,31 @@ class Blobs:
         passage = Passage(
             digest,
             repository,
-            [UpstreamBlobs(self._client, upstream)],
+            Supply(self._fleet, UpstreamBlobs(self._client, upstream), digest, may_lead=False),
             None if link is None else link.size,
             start,
             self._hashing,
             self._metrics,
         )
         await passage.open()
-        self._store.link(repository, digest, Link(None, True, None))
+        try:
+            if not passage.was_opened and link is None:
+                await self._linked_by_upstream(upstream, repository, digest)
+            else:
+                self._store.link(repository, digest, Link(None, True, None))
+        except BaseException:
+            await passage.close()
+            raise
         return passage
 
     def _start(self, upstream: Upstream, repository: Repository, digest: Digest) -> Fill:
         link = self._store.shelf.link(repository, digest)
+        supply = Supply(self._fleet, UpstreamBlobs(self._client, upstream), digest)
         fill = Fill(
             self._take_number,
             digest,
             repository,
-            [UpstreamBlobs(self._client, upstream)],
+            supply,
             None if link is None else link.size,
             self._store,
             self._hashing,
@@ -219,7 +262,7 @@ class Blobs:
         )
         self._active[upstream.url, digest] = fill
         task = self._tasks[fill] = asyncio.create_task(fill.run(self.precedence))
-        task.add_done_callback(lambda done: self._ended(upstream, fill, done))
+        task.add_done_callback(lambda done: self._ended(upstream, fill, supply, done))
         return fill
 
     def _take_number(self, fill: Fill) -> int:
@@ -227,8 +270,12 @@ class Blobs:
         self._fills[number] = fill
         return number
 
-    def _ended(self, upstream: Upstream, fill: Fill, task: asyncio.Task[None]) -> None:
+    def _ended(self, upstream: Upstream, fill: Fill, supply: Supply, task: asyncio.Task[None]) -> None:
         del self._tasks[fill]
+        size = self._store.content.size(fill.digest)
+        telling = asyncio.create_task(supply.end(size))
+        self._tellings.add(telling)
+        telling.add_done_callback(self._tellings.discard)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a fill met a defect", digest=fill.digest, error=repr(task.exception()))
         if self._active.get((upstream.url, fill.digest)) is fill:
@@ -287,3 +334,10 @@ def _refuse_manifest(link: Link | None, digest: Digest) -> None:
     """Clients that were given a manifest as a blob keep its wrong type for good."""
     if link is not None and not link.is_blob:
         raise RegistryError(ErrorCode.BLOB_UNKNOWN, f"{digest} is a manifest, not a blob")
+
+
+def _refuse_circle(fill: Fill, asker: str, followers: Sequence[str]) -> None:
+    """Bytes must not come back to whom they come from, nor go through many."""
+    if len(fill.chain) >= _LONGEST_CHAIN or not {asker, *followers}.isdisjoint(fill.chain):
+        text = f"{fill.digest} comes from other replicas itself; ask those"
+        raise RegistryError(ErrorCode.UNAVAILABLE, text, retry_after=1)

@@ -7,9 +7,9 @@ import contextlib
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from mirror.channel import Changes
+from mirror.channel import Changes, Membership
 from mirror.store import Shelf
 from mirror.store.records import encode_row
 from mirror.store.shelf import Record
@@ -23,8 +23,9 @@ _MOST_AT_ONCE = 2_000
 class ChangeLog:
     """The latest changes in order. Who asks after one that is no longer kept, or of another hub, starts over."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, membership: Callable[[], Membership | None] = lambda: None) -> None:
         self._shelf = shelf
+        self._membership = membership
         self._boot = secrets.token_hex(8)
         self._rows: deque[tuple[str, Record | None]] = deque(maxlen=_MOST_KEPT)
         self._end = 0
@@ -57,7 +58,12 @@ class ChangeLog:
         is_complete = end == self._end
         is_settled = is_complete and not self._shelf.has_unwritten
         return Changes(
-            self._name(end), _encoded(rows), is_complete=is_complete, is_settled=is_settled, inquiry=self._inquiry
+            self._name(end),
+            _encoded(rows),
+            is_complete=is_complete,
+            is_settled=is_settled,
+            inquiry=self._inquiry,
+            membership=self._membership(),
         )
 
     async def _anew(self) -> Changes:
@@ -65,8 +71,8 @@ class ChangeLog:
         rows = self._shelf.unwritten()
         if len(rows) > _MOST_KEPT:
             await asyncio.sleep(_BEAT_SECONDS)
-            return Changes("", {}, is_anew=True, is_complete=False)
-        return Changes(name, _encoded(rows), is_anew=True, is_settled=not rows)
+            return Changes("", {}, is_anew=True, is_complete=False, membership=self._membership())
+        return Changes(name, _encoded(rows), is_anew=True, is_settled=not rows, membership=self._membership())
 
     def _wake(self) -> None:
         added, self._added = self._added, asyncio.Event()

@@ -5,9 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from mirror.channel import BlobFound, Body, Changes, Listing, ManifestFound, Progress, Stream
+from mirror.channel import (
+    BlobFound,
+    Body,
+    Changes,
+    Filling,
+    Listing,
+    ManifestFound,
+    Membership,
+    Progress,
+    Stream,
+    Whole,
+)
 from mirror.config import Upstream, Upstreams
 from mirror.fleet import within_allowance
 from mirror.hub.blobs import Blobs
@@ -15,6 +27,7 @@ from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
 from mirror.hub.prefetch import Prefetch
+from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.metrics import Sample
@@ -30,6 +43,18 @@ _REMEMBERED_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.3
 
 
+class Services(NamedTuple):
+    """What a hub is made of, each with its own kind of question."""
+
+    manifests: Manifests
+    tags: Tags
+    blobs: Blobs
+    listings: Listings
+    visibility: Visibility
+    prefetch: Prefetch
+    supplier: Supplier
+
+
 class LocalHub:
     """Implements the channel's Protocol; a door in the same process calls it as it is."""
 
@@ -37,25 +62,23 @@ class LocalHub:
         self,
         upstreams: Upstreams,
         store: Store,
-        manifests: Manifests,
-        tags: Tags,
-        blobs: Blobs,
-        listings: Listings,
-        visibility: Visibility,
-        prefetch: Prefetch,
+        services: Services,
+        membership: Callable[[], Membership | None],
     ) -> None:
+        """Put the hub together; `membership` tells what the replica is in its fleet, None without one."""
         self._upstreams = upstreams
         self._store = store
-        self._manifests = manifests
-        self._tags = tags
-        self._blobs = blobs
-        self._listings = listings
-        self._visibility = visibility
-        self._prefetch = prefetch
+        self._manifests = services.manifests
+        self._tags = services.tags
+        self._blobs = services.blobs
+        self._listings = services.listings
+        self._visibility = services.visibility
+        self._prefetch = services.prefetch
+        self._supplier = services.supplier
         self.tally = Tally()
         self._reported: dict[str, float] = {}
         self._report_came = asyncio.Event()
-        self._changes = ChangeLog(store.shelf)
+        self._changes = ChangeLog(store.shelf, membership)
         store.on_change = self._changes.add
 
     async def wind_down(self) -> None:
@@ -125,6 +148,18 @@ class LocalHub:
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))
+
+    async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
+        """See `channel.Hub`."""
+        return await self._supplier.blob(asker, followers, digest)
+
+    async def sibling_manifest(self, repository: Repository, digest: Digest) -> ManifestFound | None:
+        """See `channel.Hub`."""
+        return self._supplier.manifest(repository, digest)
+
+    async def sibling_has(self, digest: Digest, seconds: float) -> bool:
+        """See `channel.Hub`."""
+        return await self._supplier.has(digest, seconds)
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         """See `channel.Hub`."""

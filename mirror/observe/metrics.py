@@ -40,6 +40,7 @@ class DoorMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._refused: dict[str, int] = {}
         registry.register(self)
 
     def answered(self, upstream: str, kind: str, outcome: str, sent: int, first_byte: float) -> None:
@@ -52,8 +53,22 @@ class DoorMetrics(Collector):
         tally.seconds += first_byte
         tally.counts[bisect_left(_FIRST_BYTE, first_byte)] += 1
 
+    def refuse_siblings_for(self, reasons: Iterable[str]) -> None:
+        """Show for each of these reasons how many requests of siblings were refused, from the first scrape on."""
+        self._refused = dict.fromkeys(reasons, 0)
+
+    def refused_sibling(self, reason: str) -> None:
+        """Count a request that claims to be a sibling's, and was refused. One thread."""
+        self._refused[reason] += 1
+
     def collect(self) -> Iterator[Metric]:
         """Yield the series as they stand. Any thread."""
+        refused = CounterMetricFamily(
+            "layover_sibling_refused", "Requests refused that claim to be a sibling's.", labels=("reason",)
+        )
+        for reason, count in self._refused.items():
+            refused.add_metric((reason,), count)
+        yield refused
         requests = CounterMetricFamily("layover_requests", "Requests of clients.", labels=_ANSWER_LABELS)
         sent = CounterMetricFamily("layover_response_bytes", "Body bytes sent to clients.", labels=_ANSWER_LABELS)
         first_bytes: dict[tuple[str, str], _Tally] = {}

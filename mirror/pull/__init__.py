@@ -6,5 +6,6 @@ fresh is answered without the hub; no body is ever held in memory, and none is c
 
 from mirror.pull.blob import BlobBody, FilePiece
 from mirror.pull.pull import Pull
+from mirror.pull.sharing import Sharing
 
-__all__ = ["BlobBody", "FilePiece", "Pull"]
+__all__ = ["BlobBody", "FilePiece", "Pull", "Sharing"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mirror.channel import Filling, Hub, Stream, Unstored, Whole
+from mirror.channel import Body, Filling, Progress, Stream, Unstored, Whole
 from mirror.observe.cache_status import CacheStatus
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -25,10 +25,25 @@ class FilePiece(NamedTuple):
     stop: int
 
 
+class Ways(Protocol):
+    """The ways to a blob that is not held: the hub's for a client, fewer for a sibling."""
+
+    async def blob(self, repository: Repository, digest: Digest) -> Body:
+        """See `channel.Hub`."""
+
+    async def progress(self, fill: int, offset: int) -> Progress:
+        """See `channel.Hub`."""
+
+    async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
+        """See `channel.Hub`."""
+
+
 class BlobBody:
     """Yields a blob's bytes, switching to another way when the one it reads from ends. Close it."""
 
-    def __init__(self, hub: Hub, content: Content, repository: Repository, digest: Digest, status: CacheStatus) -> None:
+    def __init__(
+        self, hub: Ways, content: Content, repository: Repository, digest: Digest, status: CacheStatus
+    ) -> None:
         """Prepare to read `digest`; one of `hold`, `follow` and `pass_through` says from where."""
         self.size: int | None = None
         self.status = status
@@ -46,6 +61,11 @@ class BlobBody:
     def is_stored(self) -> bool:
         """Whether any range can be had at no further cost."""
         return self._descriptor >= 0
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether it is read from a file that grows."""
+        return self._fill is not None
 
     def read_small(self) -> bytes | None:
         """Return all of it if it is whole and small; None to say that `pieces` is the way."""

@@ -15,16 +15,18 @@ from aiohttp import web
 
 from mirror.config import Settings
 from mirror.config.units import Address
+from mirror.fleet.signature import SIGNATURE, Refusal
 from mirror.observe.cache_status import Outcome
 from mirror.observe.metrics import DoorMetrics
 from mirror.oci.errors import ErrorCode, RegistryError
-from mirror.pull import Pull
+from mirror.pull import Pull, Sharing
 from mirror.registry.access import Access
 from mirror.registry.connection import Connection, Connections, Request
 from mirror.registry.handlers import Answer, Handlers, RangeNotSatisfiable
 from mirror.registry.repeats import Repeats
 from mirror.registry.responses import error_response
 from mirror.registry.routing import Kind, Router, Target
+from mirror.registry.siblings import RefusedSibling, SiblingHandlers
 
 _BACKLOG = 1024
 _NO_FACTS: Mapping[str, object] = MappingProxyType({})
@@ -34,11 +36,21 @@ _CUT_SECONDS = 0.5
 class Door:
     """Answers clients."""
 
-    def __init__(self, settings: Settings, pull: Pull, metrics: DoorMetrics, disk: Executor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pull: Pull,
+        metrics: DoorMetrics,
+        disk: Executor,
+        sharing: Sharing | None = None,
+    ) -> None:
+        """Answer clients from `pull`, and siblings from `sharing`: without it none of them."""
         self._router = Router(settings.upstreams, Access(settings.access))
         self._handlers = Handlers(pull, disk)
         self._repeats = Repeats(pull, self._router)
+        self._siblings = SiblingHandlers(sharing, self._handlers)
         self._metrics = metrics
+        metrics.refuse_siblings_for(Refusal)
         self._log = structlog.get_logger("layover.request")
         self._logs_requests = settings.log.level in {"debug", "info"}
         self._servers: list[asyncio.Server] = []
@@ -82,6 +94,8 @@ class Door:
             server.close()
 
     async def _answer(self, request: Request) -> web.StreamResponse:
+        if SIGNATURE in request.headers:
+            return await self._answer_sibling(request)
         started = time.perf_counter()
         target: Target | None = None
         try:
@@ -106,6 +120,27 @@ class Door:
                 facts["error"] = answer.refused
             what = (request.remote, request.method, request.raw_path, answer.response.status, outcome)
             self._write_line(*what, answer.sent, seconds, facts)
+        return answer.response
+
+    async def _answer_sibling(self, request: Request) -> web.StreamResponse:
+        """Answer what claims to be a sibling's request; it is neither counted nor logged as a client's."""
+        try:
+            answer = await self._siblings.answer(request)
+        except RefusedSibling as refused:
+            self._metrics.refused_sibling(refused.reason)
+            answer = Answer(error_response(refused, None), Outcome.DENIED, 0, refused=refused.message)
+        except ConnectionError as gone:
+            answer = Answer(web.Response(status=499), Outcome.ERROR, 0, gone)
+        self._log.debug(
+            "request of a sibling",
+            client=request.remote,
+            method=request.method,
+            target=request.raw_path,
+            status=answer.response.status,
+            bytes=answer.sent,
+            **({} if answer.cut is None else {"cut": str(answer.cut)}),
+            **({} if answer.refused is None else {"error": answer.refused}),
+        )
         return answer.response
 
     def _answer_again(self, head: bytes, connection: Connection) -> bytes | None:

@@ -114,10 +114,19 @@ class Handlers:
     async def _blob_body(self, request: web.BaseRequest, target: Target, digest: Digest, body: BlobBody) -> Answer:
         asked = request.headers
         headers = responses.content_headers(target, digest, media_types.OCTET_STREAM, body.status)
-        outcome = body.status.outcome
         if responses.is_not_modified(asked.get("If-None-Match"), digest):
-            return Answer(web.Response(status=304, headers=headers), outcome, 0)
+            return Answer(web.Response(status=304, headers=headers), body.status.outcome, 0)
         ranges = asked.get("Range") if responses.ranges_apply(asked.get("If-Range"), digest) else None
+        return await self.send(request, headers, body, ranges)
+
+    async def send(
+        self, request: web.BaseRequest, headers: dict[str, str], body: BlobBody, ranges: str | None
+    ) -> Answer:
+        """Send a blob, or what a Range header asks of it; `headers` are those of the whole.
+
+        Raises:
+            RegistryError: it cannot be had, or has no such ranges.
+        """
         spans = None
         if body.size is not None and (body.is_stored or not is_multiple(ranges)):
             spans = _spans(ranges, body.size)

@@ -69,6 +69,20 @@ class Content:
         source.replace(target)
         sync(target.parent)
 
+    def folders(self) -> list[str]:
+        """Return the folders that content lies in."""
+        return [str(folder) for folder in Path(self._root).glob("*/*")]
+
+    def held(self, folder: str) -> list[tuple[Digest, int]]:
+        """Return what lies in one of the `folders`, each with its size in bytes."""
+        found = []
+        algorithm = Path(folder).parent.name
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError, ValueError):
+                    found.append((Digest.parse(f"{algorithm}:{entry.name}"), entry.stat().st_size))
+        return found
+
     def scan(self) -> Iterator[tuple[str, int]]:
         """Return each file's hex and its size in bytes as its blocks count, but for those published from now on."""
         published: set[str] = set()

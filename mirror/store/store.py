@@ -19,6 +19,7 @@ from mirror import config
 from mirror.oci.digest import Digest
 from mirror.oci.errors import LayoverError
 from mirror.oci.reference import Repository, Tag
+from mirror.store.holds import Holds
 from mirror.store.journal import Journal
 from mirror.store.partial import Partial, clear_leftovers
 from mirror.store.records import Entry, Judged, Link, Linked, TagDropped, TagSet, TagState, Verdict, verdict_key
@@ -62,8 +63,10 @@ class Store:
         self.room: Room
         self.objects = {"manifest": 0, "blob": 0}
         self.naming: set[Digest] = set()
+        self.holds = Holds(lambda digest: self.content.size(digest) is not None)
         self.is_open = False
         self.on_change: Callable[[Mapping[str, Record | None]], None] = lambda _: None
+        self.on_manifest: Callable[[Digest, int], None] = lambda _digest, _size: None
         self._settings = settings
         self._upstreams = upstreams
         self._log = structlog.get_logger("layover.store")
@@ -305,3 +308,4 @@ class Store:
         self.room.spend(len(body))
         self.objects["manifest"] += 1
         self.shelf.unpublished.discard(digest)
+        self.on_manifest(digest, len(body))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mirror.app import follow
-from mirror.channel import Changes, Filling, Progress, Stream, Unstored, Whole
+from mirror.channel import Changes, Filling, Membership, Progress, Stream, Unstored, Whole
+from mirror.config.units import Secret
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
@@ -618,3 +619,73 @@ async def test_changes__the_index_is_built_anew__everything_anew(bench: Bench) -
     async with asyncio.timeout(_SECONDS):
         while not (changes := await bench.hub.changes(seen)).is_anew:
             seen = changes.seen
+
+
+# Siblings
+
+
+async def test_sibling_blob__not_held__none_and_nothing_started(bench: Bench) -> None:
+    digest = bench.push(_MIB)
+    assert await bench.hub.sibling_blob("a", ["c"], digest) is None
+    assert bench.upstream.counters.requests() == 0
+
+
+async def test_sibling_blob__held__whole(bench: Bench) -> None:
+    digest = bench.push(_MIB)
+    await _hold(bench, digest)
+    assert await bench.hub.sibling_blob("a", [], digest) == Whole(_MIB, CacheStatus(Outcome.HIT))
+
+
+async def test_sibling_blob__on_its_way__where_to_follow_it(bench: Bench) -> None:
+    bench.upstream.dials.blob_stall = _MIB // 2
+    digest = bench.push(_MIB)
+    own = await bench.hub.blob(bench.repository, digest)
+    assert isinstance(own, Filling)
+    bench.local._blobs._fills[own.fill]._supply.chain = ("d",)
+    found = await bench.hub.sibling_blob("a", ["c"], digest)
+    assert isinstance(found, Filling)
+    assert (found.fill, found.path, found.size, found.chain) == (own.fill, own.path, _MIB, ("d",))
+    refused = await _refusal(bench.hub.sibling_blob("a", ["d"], digest))
+    assert (refused.code, refused.retry_after) == (ErrorCode.UNAVAILABLE, 1)
+    bench.upstream.release()
+    await _follow(bench, found)
+
+
+async def test_sibling_blob__not_confirmed_yet__ask_again(bench: Bench) -> None:
+    bench.upstream.dials.latency = {"blob": 2.0}
+    digest = bench.push(_MIB)
+    own = asyncio.ensure_future(bench.hub.blob(bench.repository, digest))
+    await eventually(lambda: bench.upstream.counters.requests(kind="blob") == 1)
+    refused = await _refusal(bench.hub.sibling_blob("a", [], digest))
+    assert (refused.code, refused.retry_after) == (ErrorCode.UNAVAILABLE, 0)
+    await own
+
+
+async def test_sibling_manifest__held_or_not__without_a_request(bench: Bench) -> None:
+    image = bench.push_image(100)
+    digest = Digest(image.index.digest)
+    assert await bench.hub.sibling_manifest(bench.repository, digest) is None
+    assert bench.upstream.counters.requests() == 0
+    known = await bench.hub.manifest(bench.repository, Tag("1"))
+    found = await bench.hub.sibling_manifest(Repository("elsewhere", "any"), digest)
+    assert found is not None
+    assert (found.digest, found.media_type, found.body) == (digest, known.media_type, known.body)
+
+
+async def test_sibling_has__held_or_not__is_kept(bench: Bench) -> None:
+    digest = bench.push(_MIB)
+    assert await bench.hub.sibling_has(digest, 60) is False
+    await _hold(bench, digest)
+    assert await bench.hub.sibling_has(digest, 60) is True
+    assert bench.local._store.holds.is_held(digest)
+
+
+async def test_changes__bring_what_the_replica_is_in_its_fleet(bench: Bench) -> None:
+    changes = await _changes(bench, "")
+    assert changes.membership is None
+    membership = Membership("b", "boot", Secret("its secret"), 5.0, 3)
+    bench.local._changes._membership = lambda: membership
+    changes = await _changes(bench, changes.seen)
+    assert changes.membership == membership
+    assert "its secret" not in repr(changes)
+    assert (await _changes(bench, "")).membership == membership

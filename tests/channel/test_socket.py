@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mirror.channel import BlobFound, Changes, HubServer, Listing, ManifestFound, Progress, RemoteHub, Stream, Whole
+from mirror.channel import (
+    BlobFound,
+    Changes,
+    Filling,
+    HubServer,
+    Listing,
+    ManifestFound,
+    Progress,
+    RemoteHub,
+    Stream,
+    Whole,
+)
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
@@ -70,6 +81,15 @@ class _Stub:
 
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         return Listing(bytes(40 * 2**20), "application/json", CacheStatus(Outcome.MISS))
+
+    async def sibling_blob(self, asker: str, followers: Sequence[str], digest: Digest) -> Whole | Filling | None:
+        return None
+
+    async def sibling_manifest(self, repository: Repository, digest: Digest) -> ManifestFound | None:
+        return None
+
+    async def sibling_has(self, digest: Digest, seconds: float) -> bool:
+        return False
 
     async def report(self, door: str, samples: Sequence[Sample], used: Mapping[Digest, float]) -> None:
         return

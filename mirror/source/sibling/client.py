@@ -19,13 +19,13 @@ from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.source.sibling.standing import Standings
 from mirror.source.upstream.failures import failure_of
 
-_NEAR_SECONDS = 0.5
+_NEAR_SECONDS = 1.0
 # A sibling of another region of which nothing is known yet may be on the other side of the world.
-_FAR_SECONDS = 1.5
-_LONGEST_SECONDS = 3.0
+_FAR_SECONDS = 2.0
+_LONGEST_SECONDS = 4.0
 _ROUND_TRIPS = 4
 # What a door takes to ask its hub about a fill that is only just beginning.
-_ANSWER_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
 _READ_BUFFER = 256 * 2**10
 _MOST_HEADERS = 100
 _ANY = Digest.of(b"")
@@ -88,7 +88,9 @@ class SiblingClient:
         except SiblingError:
             self.failed(sibling.identity)
             raise
-        self.standings.of(sibling.identity).answered(time.monotonic() - began)
+        if not reply.is_growing and reply.answer.status != 503:
+            # Else it may have waited for others.
+            self.standings.of(sibling.identity).answered(time.monotonic() - began)
         return reply
 
     async def ask_hub(self, sibling: Sibling, digest: Digest, hold_seconds: float) -> int:
@@ -127,6 +129,8 @@ class SiblingClient:
 
     async def _exchange(self, sibling: Sibling, question: Question, followers: Iterable[str]) -> Reply:
         secret, own = self._secret(), self._coordinator
+        if not secret:
+            raise SiblingError(sibling, "is not asked: this replica has no secret of its fleet", Failure.CREDENTIALS)
         asked_for = tuple(sorted(followers))
         unsigned = Signature(own.identity, sibling.identity, int(own.time * 1000), self._epoch(), asked_for)
         signature = unsigned.signed(question, secret)

@@ -1,0 +1,198 @@
+"""What lies between regions, in user space: it delays and counts what passes, and can be cut or swallow everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.replica import free_port
+
+_PIECE = 256 * 2**10
+_MOST_PIECES = 64
+_WAIT_SECONDS = 30.0
+_TCP = Path("/proc/net/tcp")
+
+
+class Line:
+    """The line between regions, as relays in front of replicas: all that siblings ask one another passes through them.
+
+    What stays in a region passes as it is. What passes between two takes `delay` seconds each way, is counted in
+    `passed`, and ends or stands still as the test says.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.delay = delay
+        self.passed = 0
+        self.is_cut = False
+        self._open = asyncio.Event()
+        self._open.set()
+        self._pids: dict[str, Callable[[], int | None]] = {}
+        self._regions: dict[str, str] = {}
+        self._between: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="line", daemon=True)
+
+    def relay(self, name: str, region: str, port: int, pid: Callable[[], int | None]) -> int:
+        """Lead to the replica `name` in `region`, at `port`, and return the port of the relay that does.
+
+        `pid` tells the id of its process, by which its own connections to others are known.
+        """
+        self._pids[name], self._regions[name] = pid, region
+        listening = free_port()
+
+        async def serve() -> None:
+            async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await self._pass_on(reader, writer, region, port)
+
+            self._servers.append(await asyncio.start_server(pass_on, "127.0.0.1", listening, limit=_PIECE))
+
+        self._run(serve())
+        return listening
+
+    def cut(self) -> None:
+        """End every connection between regions, and each new one as it comes."""
+        self.is_cut = True
+
+        async def end() -> None:
+            for task in self._between:
+                task.cancel()
+
+        self._run(end())
+
+    def swallow(self) -> None:
+        """Let nothing through between regions any more, without a word."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        self.is_cut = False
+        self._loop.call_soon_threadsafe(self._open.set)
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, region: str, port: int
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        is_between = self._region_of(writer.get_extra_info("peername")[1]) != region
+        try:
+            if is_between:
+                self._between.add(task)
+            if is_between and self.is_cut:
+                return
+            theirs, to_them = await asyncio.open_connection("127.0.0.1", port, limit=_PIECE)
+            ways = [
+                asyncio.create_task(self._carry(reader, to_them, is_between=is_between)),
+                asyncio.create_task(self._carry(theirs, writer, is_between=is_between)),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+                to_them.transport.abort()
+        except OSError:
+            pass
+        except asyncio.CancelledError:
+            # What is cut ends with a reset, and is not the server's concern.
+            pass
+        finally:
+            self._between.discard(task)
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_between: bool) -> None:
+        """Carry what comes until it ends; all that came before the end arrives."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_PIECES)
+        delivering = asyncio.create_task(self._deliver(under_way, writer, is_between=is_between))
+        try:
+            while True:
+                piece = await reader.read(_PIECE)
+                await under_way.put((time.monotonic() + (self.delay if is_between else 0.0), piece))
+                if not piece:
+                    break
+            await delivering
+        finally:
+            delivering.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await delivering
+
+    async def _deliver(
+        self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, *, is_between: bool
+    ) -> None:
+        while True:
+            due, piece = await under_way.get()
+            if due > time.monotonic():
+                await asyncio.sleep(due - time.monotonic())
+            if is_between:
+                await self._open.wait()
+            if not piece:
+                with contextlib.suppress(OSError):
+                    await writer.drain()
+                return
+            if is_between:
+                self.passed += len(piece)
+            writer.write(piece)
+            await writer.drain()
+
+    def _region_of(self, port: int) -> str:
+        """Return the region of the replica whose connection comes from a port; empty if it is none's."""
+        inode = _inode(port)
+        for name, pid in self._pids.items():
+            number = pid()
+            if inode and number is not None and _has_socket(number, inode):
+                return self._regions[name]
+        return ""
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_WAIT_SECONDS)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async def end() -> None:
+            for server in self._servers:
+                server.close()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self._run(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_WAIT_SECONDS)
+        self._loop.close()
+
+
+def _inode(port: int) -> str:
+    """Return the inode of the socket on loopback that has a port and is connected, empty if there is none."""
+    own = f"{socket.inet_aton('127.0.0.1')[::-1].hex().upper()}:{port:04X}"
+    for line in _TCP.read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == own and fields[3] == "01":
+            return fields[9]
+    return ""
+
+
+def _has_socket(pid: int, inode: str) -> bool:
+    """Say whether a process, or one of its children, has a socket open."""
+    try:
+        for name in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(name.readlink()) == f"socket:[{inode}]":
+                    return True
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return False
+    return any(_has_socket(int(child), inode) for child in children)

@@ -1,0 +1,149 @@
+"""A replica that is asked, whose hub is in the same process or behind its socket, and siblings that ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mirror.app import HubApp, Pools
+from mirror.channel import Filling, Hub, HubServer, Membership, RemoteHub
+from mirror.config import Settings, StoreSettings, Upstreams
+from mirror.config.settings import Server
+from mirror.config.units import Address, Secret
+from mirror.observe.metrics import DoorMetrics, HubMetrics, new_registry, samples
+from mirror.oci.digest import Digest
+from mirror.oci.reference import Repository
+from mirror.pull import Pull, Sharing
+from mirror.registry import Door
+from mirror.source.sibling import SiblingBlob, Siblings
+from mirror.store.freshness import Freshness
+from tests.chaos.scene import name_of
+from tests.replica import free_port
+from tests.source.sibling.member import CLOCK, SECRET, Member, sibling_at
+from tests.upstream import Image, Upstream
+
+SECONDS = 20.0
+
+
+class Bench:
+    """A replica by the name of `b`, the registry behind it, and `a`, which asks it."""
+
+    def __init__(self, app: HubApp, hub: Hub, upstream: Upstream, repository: Repository) -> None:
+        self.app = app
+        self.upstream = upstream
+        self.repository = repository
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.membership: Membership | None = Membership("b", "boot-b", Secret(SECRET), CLOCK)
+        self.registry = new_registry()
+        shelf = app.store.shelf
+        settings = Settings(upstreams=Upstreams({"docker.io": {"url": upstream.url}}))
+        pull = Pull(shelf, hub, Freshness(settings.freshness), settings)
+        sharing = Sharing(shelf, hub, lambda: self.membership)
+        self.door = Door(settings, pull, DoorMetrics(self.registry), app.store.disk, sharing)
+        self.b = sibling_at(self.url, "b", boot="boot-b")
+        self.member = Member("a")
+        self.asked = new_registry()
+        self.siblings = Siblings(self.member, lambda: SECRET, HubMetrics(self.asked))
+
+    def push(self, size: int) -> Digest:
+        """Push a blob of `size` bytes."""
+        name = self.repository.name
+        return Digest(self.upstream.push_random_blob(name, size, zlib.crc32(name.encode())))
+
+    def push_image(self, *layers: int) -> Image:
+        """Push an image of one platform under the tag `1`."""
+        name = self.repository.name
+        return self.upstream.push_image(name, "1", ["linux/amd64"], layers, zlib.crc32(name.encode()), raw=True)
+
+    async def hold(self, digest: Digest) -> None:
+        """Have a blob held, whole."""
+        await self.app.hub.blob(self.repository, digest)
+        await eventually(lambda: self.holds(digest))
+
+    async def begin(self, digest: Digest) -> Filling:
+        """Have a blob on its way."""
+        found = await self.app.hub.blob(self.repository, digest)
+        assert isinstance(found, Filling)
+        return found
+
+    def holds(self, digest: Digest) -> bool:
+        """Say whether a digest is held, its name there to stay."""
+        return self.app.store.content.size(digest) is not None and digest not in self.app.store.naming
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return what the door or the one that asks counted."""
+        found = [each for registry in (self.registry, self.asked) for each in samples(registry)]
+        return sum(each.value for each in found if each.name == name and labels.items() <= each.labels.items())
+
+
+async def read(stream: SiblingBlob) -> bytes:
+    """Return what is left of a stream, and close it."""
+    pieces = []
+    async with asyncio.timeout(SECONDS):
+        while piece := await stream.read():
+            pieces.append(piece)
+    await stream.close()
+    return b"".join(pieces)
+
+
+async def read_up_to(stream: SiblingBlob, amount: int) -> bytes:
+    """Return the next `amount` bytes of a stream, which brings no more just now."""
+    pieces = bytearray()
+    async with asyncio.timeout(SECONDS):
+        while len(pieces) < amount:
+            pieces += await stream.read()
+    assert len(pieces) == amount
+    return bytes(pieces)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - nobody tells when it is
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(registry: Upstream) -> Iterator[Upstream]:
+    registry.counters.clear()
+    yield registry
+    registry.reset()
+    registry.resume()
+
+
+@pytest.fixture(params=["in process", "over the socket"])
+async def bench(request: pytest.FixtureRequest, upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Return a replica whose door asks its hub over one of the two transports."""
+    settings = Settings(
+        server=Server(admin_listen=Address("127.0.0.1", free_port())),
+        store=StoreSettings(path=tmp_path / "store"),
+        upstreams=Upstreams({"docker.io": {"url": upstream.url}}),
+    )
+    app = HubApp(settings, Pools())
+    await app.start()
+    server = HubServer(app.hub, tmp_path / "hub")
+    await server.start()
+    remote = RemoteHub(tmp_path / "hub")
+    hub: Hub = app.hub if request.param == "in process" else remote
+    bench = Bench(app, hub, upstream, Repository("docker.io", name_of(request)))
+    await bench.door.start([Address("127.0.0.1", bench.port)])
+    try:
+        yield bench
+    finally:
+        upstream.release()
+        await bench.siblings.close()
+        await bench.door.stop(1)
+        await remote.close()
+        await server.stop()
+        await app.stop()

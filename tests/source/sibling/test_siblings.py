@@ -1,0 +1,279 @@
+"""What siblings are asked beside blobs, and what becomes of those that fail, lie, or are somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from mirror.fleet import Sibling
+from mirror.fleet.signature import PROOF, SIGNATURE, parse, prove
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, RegistryError
+from mirror.oci.reference import Tag
+from mirror.source.sibling import SiblingError
+from mirror.source.sibling.standing import Standings
+from tests.replica import free_port
+from tests.source.sibling.conftest import SECONDS, Bench, eventually, read
+from tests.source.sibling.member import SECRET, sibling_at
+
+_SIZE = 300_000
+_NOWHERE = Digest.of(b"nobody has this")
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def _impostor(handler: _Handler) -> AsyncIterator[Sibling]:
+    """Run a server where a sibling is said to be."""
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield sibling_at(f"http://127.0.0.1:{port}", "b", boot="boot-b")
+    finally:
+        await runner.cleanup()
+
+
+def _liar(body: bytes) -> _Handler:
+    """Return a sibling that knows the secret, and has other bytes than it says."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        signature = parse(request.headers[SIGNATURE])
+        assert signature is not None
+        return web.Response(body=body, headers={PROOF: prove(signature, SECRET, None)})
+
+    return answer
+
+
+# Manifests
+
+
+async def test_manifest__that_is_held__its_type_and_bytes(bench: Bench) -> None:
+    image = bench.push_image(100)
+    await bench.app.hub.manifest(bench.repository, Tag("1"))
+    digest = Digest(image.index.digest)
+    # Just fetched, it is not on disk yet.
+    found = await bench.siblings.manifest(bench.b, bench.repository, digest)
+    assert found == (image.index.media_type, bench.upstream.content(digest))
+    await eventually(lambda: bench.holds(digest))
+    requests = bench.upstream.counters.requests()
+    elsewhere = type(bench.repository)("registry.example", "some/where")
+    assert await bench.siblings.manifest(bench.b, elsewhere, digest) == found
+    assert bench.upstream.counters.requests() == requests
+    assert bench.metric("layover_requests_total") == 0
+
+
+async def test_manifest__that_is_not_held__is_told_and_asked_of_nobody(bench: Bench) -> None:
+    image = bench.push_image(100)
+    with pytest.raises(RegistryError) as refused:
+        await bench.siblings.manifest(bench.b, bench.repository, Digest(image.index.digest))
+    assert (refused.value.code, refused.value.failure) == (ErrorCode.MANIFEST_UNKNOWN, None)
+    assert bench.member.missed == [("b", image.index.digest)]
+    assert bench.upstream.counters.requests() == 0
+
+
+async def test_manifest__of_a_blobs_digest__is_none(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    await bench.hold(digest)
+    with pytest.raises(RegistryError, match="does not have"):
+        await bench.siblings.manifest(bench.b, bench.repository, digest)
+
+
+async def test_manifest__other_bytes__are_refused_and_the_liar_left_alone(bench: Bench) -> None:
+    async with _impostor(_liar(b"{}")) as liar:
+        with pytest.raises(SiblingError, match="does not have the digest"):
+            await bench.siblings.manifest(liar, bench.repository, _NOWHERE)
+    assert bench.siblings.order([liar]) == []
+
+
+# Presence
+
+
+async def test_has__what_is_held__it_is_kept_for_so_long(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    await bench.hold(digest)
+    coordinator = type(bench.member)("b")
+    bench.app.hub._supplier._coordinator = coordinator
+    assert await bench.siblings.has(bench.b, digest, 0)
+    assert not bench.app.store.holds.is_held(digest)
+    assert await bench.siblings.has(bench.b, digest, 60)
+    assert bench.app.store.holds.is_held(digest)
+    assert coordinator.held == [(digest, 60)]
+
+
+async def test_has__what_is_not_held__no(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    assert not await bench.siblings.has(bench.b, digest, 60)
+    assert bench.member.missed == [("b", digest)]
+    assert not bench.app.store.holds.is_held(digest)
+
+
+async def test_has__what_is_only_on_its_way__no(bench: Bench) -> None:
+    bench.upstream.dials.blob_stall = _SIZE - 1
+    digest = bench.push(_SIZE)
+    await bench.begin(digest)
+    assert not await bench.siblings.has(bench.b, digest, 60)
+
+
+async def test_has__what_a_power_loss_could_take__no(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    await bench.hold(digest)
+    bench.app.store.naming.add(digest)
+    assert not await bench.siblings.has(bench.b, digest, 60)
+
+
+async def test_has__what_just_leaves__is_promised_to_nobody(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    await bench.hold(digest)
+    with bench.app.store.holds.leaving(digest) as may_go:
+        assert may_go
+        assert not await bench.siblings.has(bench.b, digest, 60)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_has__somebody_else_answers__is_not_believed(bench: Bench, status: int) -> None:
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, headers={PROOF: "0" * 64})
+
+    async with _impostor(answer) as impostor:
+        assert not await bench.siblings.has(impostor, _NOWHERE, 60)
+    assert bench.member.missed == []
+    assert bench.siblings.order([impostor]) == []
+
+
+async def test_check__the_replica_that_is_meant__yes(bench: Bench) -> None:
+    assert await bench.siblings.check(bench.b)
+
+
+async def test_check__it_has_started_since__no(bench: Bench) -> None:
+    assert not await bench.siblings.check(msgspec.structs.replace(bench.b, boot="an earlier one"))
+    assert bench.siblings.order([bench.b]) == [bench.b], "it is who it is"
+
+
+async def test_check__another_replica_answers_there__no(bench: Bench) -> None:
+    wrong = sibling_at(bench.url, "c", boot="boot-c")
+    assert not await bench.siblings.check(wrong)
+    assert bench.metric("layover_sibling_refused_total", reason="redirected") == 1
+    assert bench.siblings.order([wrong, bench.b]) == [bench.b]
+
+
+async def test_check__nobody_answers_there__no(bench: Bench) -> None:
+    assert not await bench.siblings.check(sibling_at(f"http://127.0.0.1:{free_port()}", "b"))
+
+
+async def test_check__a_redirect__is_not_followed(bench: Bench) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": bench.url + request.raw_path})
+
+    async with _impostor(answer) as impostor:
+        assert not await bench.siblings.check(impostor)
+
+
+async def test_check__a_silent_one__is_given_up_soon(bench: Bench) -> None:
+    over = asyncio.Event()
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        await over.wait()
+        return web.Response()
+
+    async with _impostor(answer) as silent:
+        began = asyncio.get_running_loop().time()
+        assert not await bench.siblings.check(silent)
+        assert asyncio.get_running_loop().time() - began < SECONDS / 2
+        assert bench.siblings.order([silent]) == []
+        over.set()
+
+
+async def test_ask__proxies_of_the_environment__are_passed_by(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    assert await bench.siblings.check(bench.b)
+
+
+async def test_open__other_bytes__come_as_they_are_for_the_fill_to_judge(bench: Bench) -> None:
+    async with _impostor(_liar(b"not that")) as liar:
+        stream = await bench.siblings.blobs(liar).open(bench.repository, _NOWHERE, 0)
+        assert await read(stream) == b"not that"
+        bench.siblings.failed("b")
+        assert bench.siblings.order([liar]) == []
+
+
+async def test_read__cut_before_it_was_read__every_byte_that_came(bench: Bench) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        signature = parse(request.headers[SIGNATURE])
+        assert signature is not None
+        response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(bytes(50))
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with _impostor(answer) as cut:
+        stream = await bench.siblings.blobs(cut).open(bench.repository, _NOWHERE, 0)
+        await eventually(lambda: stream._answer.content.exception() is not None)
+        assert await stream.read() == bytes(50)
+        with pytest.raises(SiblingError):
+            await stream.read()
+    await stream.close()
+
+
+# Whom to ask
+
+
+def _standings(**latencies: float) -> Standings:
+    standings = Standings("here")
+    for identity, seconds in latencies.items():
+        standings.of(identity).answered(seconds)
+    return standings
+
+
+def test_order__own_region_first__then_the_nearest() -> None:
+    standings = _standings(far=0.2, near=0.05, own=0.3)
+    siblings = [sibling_at("", each, "there") for each in ("unknown", "far", "near")]
+    own = sibling_at("", "own", "here")
+    assert [each.identity for each in standings.order([*siblings, own], 0)] == ["own", "near", "far", "unknown"]
+
+
+def test_order__as_near_as_one_another__who_has_less_to_do() -> None:
+    standings = _standings(busy=0.001, idle=0.002)
+    siblings = [sibling_at("", "busy", load=5), sibling_at("", "idle", load=1)]
+    assert [each.identity for each in standings.order(siblings, 0)] == ["idle", "busy"]
+
+
+def test_eject__again_and_again__for_longer_each_time() -> None:
+    standing = Standings("here").of("b")
+    now, pauses = 0.0, []
+    for _ in range(8):
+        standing.failed(now)
+        standing.failed(now)
+        began = now
+        while standing.is_ejected(now):
+            now += 0.5
+        pauses.append(now - began)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    standing.failed(now + 61)
+    assert not standing.is_ejected(now + 62), "what is long ago is forgotten"
+    standing.failed(now + 62)
+    assert standing.is_ejected(now + 63)
+    standing.worked()
+    standing.failed(now + 63)
+    assert standing.is_ejected(now + 63.5)
+    assert not standing.is_ejected(now + 64)
+
+
+def test_latency__one_slow_answer__changes_little() -> None:
+    standing = Standings("here").of("b")
+    assert standing.latency == math.inf
+    standing.answered(0.1)
+    standing.answered(10)
+    assert standing.latency < 0.15
+    standing.answered(0.05)
+    assert standing.latency == 0.05
