@@ -21,7 +21,7 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
-from mirror.fleet import allowance
+from mirror.fleet import within_allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -97,6 +97,7 @@ class LocalHub:
         await self._listings.close()
         await self._visibility.close()
 
+    @within_allowance
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -109,8 +110,7 @@ class LocalHub:
 
         before = self.pulls.before(repository, reference)
         try:
-            with allowance():
-                found = await self._visibility.manifest(upstream, repository, reference, find)
+            found = await self._visibility.manifest(upstream, repository, reference, find)
         except RegistryError as error:
             self.pulls.failed(repository, reference, error)
             raise
@@ -121,6 +121,7 @@ class LocalHub:
         """See `channel.Hub`."""
         self._prefetch.pulled(self._upstream(repository), repository, digest)
 
+    @within_allowance
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -135,6 +136,7 @@ class LocalHub:
         self.pulls.fetched(repository, digest, before, body.status.outcome)
         return body
 
+    @within_allowance
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -146,6 +148,7 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._blobs.progress(fill, offset)
 
+    @within_allowance
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -153,10 +156,12 @@ class LocalHub:
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.stream(upstream, repository, digest, start)
 
+    @within_allowance
     async def tags(self, repository: Repository, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, None, query))
 
+    @within_allowance
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))

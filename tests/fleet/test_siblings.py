@@ -20,6 +20,7 @@ from tests.chaos.reader import Reader, get
 from tests.fleet.replicas import SECRET, Member, Replicas
 from tests.fleet.servers import Valkey, until
 from tests.fleet.terminator import Terminator
+from tests.replica import Replica
 from tests.upstream import Upstream
 from tests.workers.family import open_files
 
@@ -240,6 +241,20 @@ def test_join__at_the_url_of_another__alone_and_said_so(scene: Scene, tmp_path: 
         digest = scene.push()
         assert get(wrong.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
     assert scene.refused()["redirected"] > before
+
+
+def test_refuse__a_replica_without_a_fleet(tmp_path: Path) -> None:
+    with Upstream() as upstream, Replica(tmp_path / "alone", upstreams={"docker.io": upstream.url}) as alone:
+        digest = upstream.push_random_blob(_REPOSITORY, _SIZE, 1)
+        assert get(alone.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
+        upstream.counters.clear()
+        identity = json.loads((alone.store / "identity").read_bytes())["identity"]
+        for secret in (SECRET, ""):
+            question = Question("GET", target(digest), "")
+            signature = Signature("a-sibling", identity, int(time.time() * 1000)).signed(question, secret)
+            assert get(alone.url, question.target, {SIGNATURE: signature.header()}).status == 403
+        assert alone.metric("layover_sibling_refused_total", reason="alone") == 2
+        assert upstream.counters.requests() == 0
 
 
 @pytest.mark.parametrize("is_trusted", [True, False], ids=["trusted", "not trusted"])
