@@ -33,7 +33,7 @@ _LEAST_SHARE = 1 / 8
 _ENOUGH_RATE = 2**20
 # Siblings are given up for the upstream after so many failures, or so long, without a byte of theirs.
 _MOST_FRUITLESS = 3
-_FRUITLESS_SECONDS = 6.0
+_FRUITLESS_SECONDS = 4.0
 # Over so much time of waiting for it a rate is told.
 _MEASURED_SECONDS = 8.0
 # The leases of a region and of the fleet may each be in the hands of somebody who cannot be asked.
@@ -92,6 +92,11 @@ class Supply:
             is_near = choice.sibling.region == self._coordinator.region
             self.current = _Lender(self, choice, source, is_near=is_near)
         return self.current
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica has the blob from the upstream, and siblings may have it from this replica."""
+        return self.has_claimed and self.current is self.upstream and bool(self._coordinator.siblings)
 
     def lose(self, source: _Lender, reason: str, *, is_to_blame: bool = False) -> SourceLost:
         """Return the error for a sibling that failed: it is not asked for this blob again.
