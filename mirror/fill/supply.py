@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from mirror.fill.choice import Choice, choose, suspect
-from mirror.fleet import Claim, Coordinator, Sibling
+from mirror.fleet import Claim, Coordinator, Sibling, allowance
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
@@ -83,7 +84,9 @@ class Supply:
         if self.current is not None:
             return self.current
         self._fruitful_at = self._fruitful_at if self._fruitless else time.monotonic()
-        choice = Choice() if self._siblings is None else await self._choice(self._siblings)
+        # What a request may wait for the fleet in all is for the first choice: the others are made long after.
+        with allowance() if self._fruitless else contextlib.nullcontext():
+            choice = Choice() if self._siblings is None else await self._choice(self._siblings)
         if choice.sibling is None or self._siblings is None:
             self.current, self.chain = self.upstream, ()
         else:
