@@ -20,9 +20,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, and return the exit code."""
     settings = load(arguments.config, os.environ)
     from mirror.app import tls_contexts
+    from mirror.fleet import RedisAddress
     from mirror.source.upstream.credentials import check
 
     check(settings.upstreams.all)
     tls_contexts(settings)
+    RedisAddress(settings.fleet)
     print("the configuration is right")
     return 0
