@@ -22,7 +22,9 @@ from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
 from mirror.hub import LocalHub, Services
+from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
+from mirror.hub.copies import Copies
 from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
 from mirror.hub.manifests import Manifests
@@ -40,6 +42,8 @@ from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
     Proxies,
+    QuotaNews,
+    Scopes,
     UpstreamClient,
     UpstreamListings,
     UpstreamManifests,
@@ -98,10 +102,6 @@ class HubApp:
         check(settings.upstreams.all)
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
-        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials)
-        source = UpstreamManifests(self._client, metrics)
-        manifests = Manifests(source, self.store)
-        tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
         self._identity = Identity(settings.store.path)
         self.coordinator = coordinator_of(settings, self._identity, metrics)
         self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
@@ -111,10 +111,19 @@ class HubApp:
         self._inventory = Inventory(self.store, self.coordinator)
         self.store.on_manifest = self.coordinator.holds
         fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
+        scopes = Scopes(self._secret)
+        news = QuotaNews(self.coordinator, scopes)
+        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
+        self._answers = answers = Answers(self.coordinator, scopes, self._client.identity)
+        source = UpstreamManifests(self._client, metrics)
+        manifests = Manifests(source, self.store, answers, Copies(fleet.coordinator, fleet.siblings))
+        quotas, freshness = self._client.quotas, settings.freshness
+        tags = Tags(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
         self._blobs = blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
-        listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
-        visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
+        listings = Listings(UpstreamListings(self._client, kept), freshness, self._client.identity)
+        caller = AnonymousCaller(self._client)
+        visibility = Visibility(caller, self.store, freshness.revalidate_timeout, answers)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
         supplier = Supplier(self.store, blobs, self.coordinator)
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
@@ -213,6 +222,7 @@ class HubApp:
                 task.cancel()
         await self._inventory.close()
         await self.hub.close()
+        await self._answers.close()
         await self.coordinator.close()
         await self._siblings.close()
         await self._client.close()

@@ -21,6 +21,10 @@ class Deferrals:
         until, failure = self._deferred.get((repository, tag), (0.0, None))
         return failure if time.monotonic() < until else None
 
+    def clear(self) -> None:
+        """Have every tag asked about again."""
+        self._deferred.clear()
+
     def put(self, repository: Repository, tag: Tag, failure: Failure, seconds: float) -> None:
         """Let a tag be for some seconds."""
         self._deferred.pop((repository, tag), None)

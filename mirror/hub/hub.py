@@ -21,7 +21,7 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
-from mirror.fleet import within_allowance
+from mirror.fleet import allowance, within_allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -105,7 +105,8 @@ class LocalHub:
                 return self._manifests.find(upstream, repository, reference)
             return self._tags.find(upstream, repository, reference)
 
-        return await self._visibility.manifest(upstream, repository, reference, find)
+        with allowance():
+            return await self._visibility.manifest(upstream, repository, reference, find)
 
     async def pulled(self, repository: Repository, digest: Digest) -> None:
         """See `channel.Hub`."""

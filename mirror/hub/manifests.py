@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
 from typing import NamedTuple
 
 from mirror.channel import ManifestFound
 from mirror.config import Upstream
+from mirror.hub.answers import MOMENT_SECONDS, Answers, Kept
+from mirror.hub.copies import Copies
 from mirror.hub.flights import Flights
+from mirror.hub.patience import Patience
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.reference import Reference, Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream import FetchedManifest, UpstreamManifests
 from mirror.store import Link, Store
 
 _MOST_ARRIVED = 10_000
+# Replicas that said they have a manifest, and then have not.
+_MOST_TRIES = 2
 
 
 class Held(NamedTuple):
@@ -38,11 +44,13 @@ class Held(NamedTuple):
 
 
 class Manifests:
-    """Answers for manifests by digest. Of those who ask the same at once, one asks the upstream."""
+    """Answers for manifests by digest. Of those who ask the same at once, anywhere, one asks the upstream."""
 
-    def __init__(self, source: UpstreamManifests, store: Store) -> None:
+    def __init__(self, source: UpstreamManifests, store: Store, answers: Answers, copies: Copies) -> None:
         self._source = source
         self._store = store
+        self._answers = answers
+        self._copies = copies
         self._flights: Flights[Held] = Flights()
         self._arrived: dict[tuple[Repository, Digest], None] = {}
 
@@ -80,20 +88,68 @@ class Manifests:
             self._store.publish_manifest(digest, body)
         return Held(digest, link.media_type, body, was_fetched=False)
 
-    async def fetch(
-        self,
-        upstream: Upstream,
-        repository: Repository,
-        reference: Reference,
-        step: Callable[[int], None] = lambda _: None,
+    async def fetch_tag(
+        self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience | None = None
     ) -> Held:
-        """Fetch a manifest and keep it.
+        """Fetch the manifest that a tag points to from the upstream, and keep it.
 
         Raises:
             RegistryError: the upstream has none, or failed.
         """
-        fetched = await self._source.fetch(upstream, repository, reference, step)
-        return self.keep(repository, fetched)
+        step = patience.step if patience is not None else _ignore
+        return self.keep(repository, await self._source.fetch(upstream, repository, tag, step))
+
+    async def fetch(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        patience: Patience | None = None,
+        *,
+        holder: str | None = None,
+    ) -> Held:
+        """Fetch a manifest by its digest, and keep it: from another replica if one has it, else from the upstream.
+
+        `holder` is the one to ask first, empty for none in particular, where the repository is known to have it.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        if holder and (found := await self._copies.of(holder, repository, digest, patience)) is not None:
+            return self.keep(repository, found)
+        is_known = holder is not None or self._store.shelf.link(repository, digest) is not None
+        since = -math.inf
+        for _ in range(_MOST_TRIES):
+            asking = self._answers.ask(Kept, upstream, repository, digest, since=since, patience=patience)
+            async with asking as question:
+                if not isinstance(question.told, Kept):
+                    found = await self._find(upstream, repository, digest, patience, is_known=is_known)
+                    held = self.keep(repository, found)
+                    question.answered(Kept(self._answers.replica))
+                    return held
+                found = await self._copies.of(question.told.holder, repository, digest, patience)
+                found = found or await self._copies.of_any(repository, digest, patience)
+                if found is not None:
+                    return self.keep(repository, found)
+                since = question.at + MOMENT_SECONDS
+        return self.keep(repository, await self._source.fetch(upstream, repository, digest))
+
+    async def _find(
+        self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool
+    ) -> FetchedManifest:
+        """Return a manifest of which no replica said that it has it.
+
+        A sibling may have it all the same, from wherever. Whether this repository has it then only the upstream tells.
+        """
+        step = patience.step if patience is not None else _ignore
+        if await self._copies.has_any(digest):
+            with contextlib.suppress(RegistryError):
+                if not is_known:
+                    await self._source.head(upstream, repository, digest, step)
+                found = await self._copies.of_any(repository, digest, patience)
+                if found is not None:
+                    return found
+        return await self._source.fetch(upstream, repository, digest, step)
 
     def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:
         """Keep a manifest that was fetched."""
@@ -117,3 +173,7 @@ class Manifests:
         await self._source.head(upstream, repository, digest)
         self._store.link(repository, digest, Link(elsewhere.media_type, False, len(elsewhere.body)), elsewhere.body)
         return elsewhere
+
+
+def _ignore(_: int) -> None:
+    """Take a step of something that nobody waits for with patience."""

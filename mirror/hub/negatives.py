@@ -30,15 +30,22 @@ class Negatives:
             if error is not None and time.monotonic() < until:
                 raise RegistryError(error.code, error.message, failure=error.failure, is_remembered=True)
 
-    def note(self, repository: Repository, name: Hashable, identity: str, error: RegistryError) -> None:
-        """Remember an answer, if it is of the kind that is."""
+    def note(
+        self, repository: Repository, name: Hashable, identity: str, error: RegistryError, age: float = 0.0
+    ) -> None:
+        """Remember an answer, if it is of the kind that is; the upstream gave it `age` seconds ago."""
+        until = time.monotonic() + self._seconds - age
         if error.status == 404:
-            self._put((repository, name), error)
+            self._put((repository, name), until, error)
         elif error.code is ErrorCode.DENIED:
-            self._put((repository, None, identity), error)
+            self._put((repository, None, identity), until, error)
 
-    def _put(self, key: Hashable, error: RegistryError) -> None:
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._errors.clear()
+
+    def _put(self, key: Hashable, until: float, error: RegistryError) -> None:
         self._errors.pop(key, None)
-        self._errors[key] = (time.monotonic() + self._seconds, error)
+        self._errors[key] = (until, error)
         while len(self._errors) > _MOST:
             del self._errors[next(iter(self._errors))]

@@ -97,6 +97,7 @@ def assert_right(pulled: Sequence[Pulled], image: Image) -> None:
 def assert_fetched_once(scene: Scene, image: Image) -> None:
     for blob in image.blobs:
         assert scene.upstream.counters.sent(blob.digest) == blob.size, scene.upstream.counters.spans(blob.digest)
+    assert scene.upstream.counters.requests("GET", "manifest") == len(image.manifests) + 1
 
 
 def _holds(scene: Scene, member: Member, digest: str) -> bool:
