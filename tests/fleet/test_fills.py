@@ -15,7 +15,7 @@ from tests.upstream import Image, Upstream
 
 MIB = 2**20
 REGIONS = ("west", "west", "west", "east", "east", "east")
-LAYERS = (20 * MIB, 8 * MIB, 3 * MIB, 100_000)
+LAYERS = (12 * MIB, 4 * MIB, MIB, 100_000)
 _DELAY = 0.02
 _numbers = itertools.count(1)
 
@@ -97,6 +97,11 @@ def assert_right(pulled: Sequence[Pulled], image: Image) -> None:
 def assert_fetched_once(scene: Scene, image: Image) -> None:
     for blob in image.blobs:
         assert scene.upstream.counters.sent(blob.digest) == blob.size, scene.upstream.counters.spans(blob.digest)
+    assert scene.upstream.counters.requests("GET", "manifest") == len(image.manifests) + 1
+
+
+def _holds(scene: Scene, member: Member, digest: str) -> bool:
+    return member in scene.replicas.holding(digest)
 
 
 def _all_hold(scene: Scene, digest: str) -> bool:
@@ -124,7 +129,7 @@ def test_pull__held_by_a_sibling(scene: Scene) -> None:
 
 def test_pull__the_filler_is_killed(scene: Scene) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 3).begun()
     scene.reached(image, 0.5)
     killed = scene.leader()
@@ -136,7 +141,7 @@ def test_pull__the_filler_is_killed(scene: Scene) -> None:
 
 def test_pull__redis_is_killed(scene: Scene) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 3).begun()
     scene.reached(image, 0.4)
     scene.valkey.kill()
@@ -160,7 +165,7 @@ def test_pull__redis_is_a_black_hole(scene: Scene) -> None:
 @pytest.mark.parametrize("way", ["cut", "swallow"])
 def test_pull__the_regions_are_parted(scene: Scene, way: str) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 2).begun()
     scene.reached(image, 0.4)
     getattr(scene.replicas.line, way)()
@@ -174,12 +179,13 @@ def test_pull__a_sibling_lies(scene: Scene) -> None:
     for member in (honest, liar):
         assert_right(pull([member.url], image.repository, image.tag), image)
     for layer in image.layers:
+        until(partial(_holds, scene, liar, layer.digest), "the liar has it")
         name = layer.digest.partition(":")[2]
         with (liar.store / "content" / "sha256" / name[:2] / name).open("r+b") as file:
             file.seek(layer.size // 2)
             file.write(b"something else")
     misled = pull([asking.url], image.repository, image.tag)
     assert "bytes for" not in misled[0].error, "what is wrong was delivered whole"
-    until(lambda: asking in scene.replicas.holding(image.layers[1].digest), "the asking replica has it")
+    until(lambda: _holds(scene, asking, image.layers[1].digest), "the asking replica has it")
     assert_right(pull([asking.url], image.repository, image.tag), image)
     assert scene.share(image) <= 1.01

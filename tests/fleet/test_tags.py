@@ -127,6 +127,7 @@ def expired(fleet: World) -> dict[str, Image]:
         ("plain.test", "moving"),
         ("plain.test", "deleted"),
         ("plain.test", "orphan"),
+        ("plain.test", "neighbour"),
         ("limited.test", "held"),
         ("counted.test", "counted"),
     ]
@@ -257,6 +258,7 @@ def test_pull__who_asks_is_killed__another_asks(fleet: World) -> None:
         # The other one waits for its answer, and has its own for the meantime.
         assert status(pull(waiter, image)) == stale("timeout")
         assert asked(upstream, "library/orphan") == [("HEAD", "short")]
+        assert "stale" not in status(pull(waiter, "plain.test/library/neighbour:short"))
         assert status(asking.result()) == stale("timeout")
         asker.kill()
     try:
