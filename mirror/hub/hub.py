@@ -21,7 +21,6 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
-from mirror.fleet import allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -104,8 +103,7 @@ class LocalHub:
                 return self._manifests.find(upstream, repository, reference)
             return self._tags.find(upstream, repository, reference)
 
-        with allowance():
-            return await self._visibility.manifest(upstream, repository, reference, find)
+        return await self._visibility.manifest(upstream, repository, reference, find)
 
     async def pulled(self, repository: Repository, digest: Digest) -> None:
         """See `channel.Hub`."""
