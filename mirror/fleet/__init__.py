@@ -23,7 +23,7 @@ from mirror.fleet.protocol import (
     Turn,
     Wish,
 )
-from mirror.fleet.waiting import allowance
+from mirror.fleet.waiting import allowance, within_allowance
 
 __all__ = [
     "HOLDERS_SECONDS",
@@ -44,4 +44,5 @@ __all__ = [
     "Turn",
     "Wish",
     "allowance",
+    "within_allowance",
 ]

@@ -101,13 +101,14 @@ class Copies:
         for some in chunks(free, _RELEASES):
             pairs = [part for wish in some for part in (digest_key(wish.digest), str(max(0, wish.least)))]
             try:
-                answers = await self._fleet.ask(scripts.RELEASE, self._fleet.seat, *pairs)
+                answers = await self._fleet.ask(scripts.RELEASE, self._fleet.seat, self._fleet.keepers(), *pairs)
             except Away:
                 leaves.update({wish.digest: Leave(may_go=True) for wish in some})
                 continue
-            for wish, (may_go, seats) in zip(some, answers, strict=True):
-                others = await self.siblings_at(seats)
-                leaves[wish.digest] = self._leave(wish.digest, bool(may_go), others, len(seats))
+            for wish, (may_go, copies, seat) in zip(some, answers, strict=True):
+                keeper = next(iter(await self.siblings_at([seat] if seat else ())), None)
+                is_safe = keeper is not None or not seat
+                leaves[wish.digest] = self._leave(wish.digest, keeper, copies, may_go=bool(may_go), is_safe=is_safe)
         return leaves
 
     async def hold(self, digests: Sequence[Digest], seconds: float) -> None:
@@ -123,14 +124,17 @@ class Copies:
             del self._promised[old]
         return self._promised.get(digest, 0.0) > now
 
-    def _leave(self, digest: Digest, may_go: bool, others: Sequence[Sibling], copies: int) -> Leave:
+    def _leave(self, digest: Digest, keeper: Sibling | None, copies: int, *, may_go: bool, is_safe: bool) -> Leave:
+        """Turn a grant down where nobody knows its keeper, or it was promised since it was asked for."""
+        if may_go and (self.is_promised(digest) or not is_safe):
+            self.tell(digest, is_held=True)
+            may_go = False
         if not may_go:
             return Leave(may_go=False, copies=copies)
         word = _Word(digest, False, "")
         self._pending.pop(word, None)
         self._recent.append((time.monotonic(), word, b"-"))
-        near = [each for each in others if each.region == self._fleet.me.region] or list(others)
-        return Leave(may_go=True, keeper=max(near, key=lambda each: each.room, default=None), copies=copies)
+        return Leave(may_go=True, keeper=keeper, copies=copies)
 
     def _put(self, word: _Word, what: bytes) -> None:
         self._pending[word] = what

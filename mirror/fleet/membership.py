@@ -150,6 +150,11 @@ class Membership:
             return self.seat
         return next((seat for seat, each in self._members.items() if each.identity == identity), "")
 
+    def keepers(self) -> str:
+        """Return the seats of the others: first those in the region, of these first those with the most room."""
+        near = sorted(self._live.items(), key=lambda item: (item[1].region != self.me.region, -item[1].room))
+        return " ".join(seat for seat, _ in near)
+
     async def refresh(self) -> None:
         """Hear who is there now."""
         with contextlib.suppress(Away):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 
 MOST_SECONDS = 0.25
+_Parameters = ParamSpec("_Parameters")
+_Answer = TypeVar("_Answer")
 
 
 class _Allowance:
@@ -33,6 +37,19 @@ def allowance() -> Iterator[None]:
         yield
     finally:
         _ALLOWANCE.reset(token)
+
+
+def within_allowance(
+    answer: Callable[_Parameters, Coroutine[Any, Any, _Answer]],
+) -> Callable[_Parameters, Coroutine[Any, Any, _Answer]]:
+    """Give each call of an asynchronous function an allowance of its own."""
+
+    @functools.wraps(answer)
+    async def wrapped(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Answer:
+        with allowance():
+            return await answer(*args, **kwargs)
+
+    return wrapped
 
 
 def seconds_left() -> float:

@@ -21,6 +21,7 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
+from mirror.fleet import within_allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -93,6 +94,7 @@ class LocalHub:
         await self._listings.close()
         await self._visibility.close()
 
+    @within_allowance
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -109,6 +111,7 @@ class LocalHub:
         """See `channel.Hub`."""
         self._prefetch.pulled(self._upstream(repository), repository, digest)
 
+    @within_allowance
     async def blob(self, repository: Repository, digest: Digest) -> Body:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -116,6 +119,7 @@ class LocalHub:
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.locate(upstream, repository, digest)
 
+    @within_allowance
     async def blob_size(self, repository: Repository, digest: Digest) -> BlobFound:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -127,6 +131,7 @@ class LocalHub:
         """See `channel.Hub`."""
         return await self._blobs.progress(fill, offset)
 
+    @within_allowance
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         """See `channel.Hub`."""
         upstream = self._upstream(repository)
@@ -134,10 +139,12 @@ class LocalHub:
         await self._visibility.blob(upstream, repository, digest)
         return await self._blobs.stream(upstream, repository, digest, start)
 
+    @within_allowance
     async def tags(self, repository: Repository, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, None, query))
 
+    @within_allowance
     async def referrers(self, repository: Repository, digest: Digest, query: str) -> Listing:
         """See `channel.Hub`."""
         return await self._listing(Listed(repository, digest, query))

@@ -6,6 +6,7 @@
 -- live       zset: seat -> its last beat
 -- proof      hash: seat -> the URL at which a sibling has reached it;  refuted: how often siblings did not
 -- h:<digest> set: the seats of its holders
+-- k:<digest> the seat of who was named last to keep it
 -- l:<digest> hash: r<region> or f (the fleet) -> "seat boot fence" of who fills it
 -- a:<topic>  "at value": an answer;  t:<topic> "seat boot fence": who asks;  w:<topic> set: who waits
 local root = KEYS[1]

@@ -66,7 +66,7 @@ class SiblingBlobs:
                 raise RangeRefused(f"replica {self.sibling.label}")
             if answer.status == 200:
                 size = answer.content_length
-                return SiblingBlob(self._client, self, reply, 0, size, size)
+                return SiblingBlob(self._client, self.sibling, reply, 0, size, size)
             if answer.status != 206:
                 raise SiblingError(self.sibling, f"answered with status {answer.status}", Failure.SERVER)
             return self._part(reply, start, stop)
@@ -78,7 +78,9 @@ class SiblingBlobs:
         """Ask, and again while the sibling's own fill has yet to find the blob."""
         deadline = time.monotonic() + _COMING_SECONDS
         while True:
+            began = time.monotonic()
             reply = await self._client.ask(self.sibling, "GET", target, ranges, self._followers)
+            self._pace.answered(time.monotonic() - began)
             is_coming = reply.answer.status == 503 and reply.answer.headers.get("Retry-After") == "0"
             if not is_coming or time.monotonic() > deadline:
                 return reply
@@ -90,7 +92,7 @@ class SiblingBlobs:
         end = size if stop is None else min(stop, size)
         if not first == start < end == last + 1:
             raise RangeMistaken(self.sibling.label)
-        return SiblingBlob(self._client, self, reply, start, end, size)
+        return SiblingBlob(self._client, self.sibling, reply, start, end, size)
 
 
 class SiblingBlob:
@@ -99,7 +101,7 @@ class SiblingBlob:
     def __init__(
         self,
         client: SiblingClient,
-        source: SiblingBlobs,
+        sibling: Sibling,
         reply: Reply,
         start: int,
         stop: int | None,
@@ -109,8 +111,7 @@ class SiblingBlob:
         self.waiting_since: float | None = None
         self.chain, self.is_growing = reply.chain, reply.is_growing
         self._client = client
-        self._sibling = source.sibling
-        self._pace = source.pace
+        self._sibling = sibling
         self._answer = reply.answer
         self._offset = start
 

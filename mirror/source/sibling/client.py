@@ -88,7 +88,9 @@ class SiblingClient:
         except SiblingError:
             self.failed(sibling.identity)
             raise
-        self.standings.of(sibling.identity).answered(time.monotonic() - began)
+        if not reply.is_growing and reply.answer.status != 503:
+            # Else it may have waited for others.
+            self.standings.of(sibling.identity).answered(time.monotonic() - began)
         return reply
 
     async def ask_hub(self, sibling: Sibling, digest: Digest, hold_seconds: float) -> int:

@@ -24,7 +24,8 @@ from mirror.source.upstream.manifests import LONGEST_MANIFEST
 
 _MOST_STREAMS = 16
 _MANIFEST_SECONDS = 5.0
-_MEASURE_SECONDS = 10.0
+_MEASURE_SECONDS = 30.0
+_MEET_SECONDS = 1.0
 
 
 class Siblings:
@@ -47,7 +48,7 @@ class Siblings:
         self._measuring: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to measure how far siblings are that nobody has asked yet."""
+        """Begin to measure how far siblings are."""
         self._measuring = asyncio.create_task(self._measure_for_ever())
 
     async def close(self) -> None:
@@ -142,12 +143,12 @@ class Siblings:
         return pace
 
     async def _measure_for_ever(self) -> None:
-        """Ask now and then how far each sibling is of which nothing is known, and forget those that are gone."""
+        """Ask now and then how far each sibling is, and forget those that are gone."""
         while True:
-            await asyncio.sleep(_MEASURE_SECONDS)
             siblings = self._coordinator.siblings
             if siblings:
                 self._client.standings.keep(siblings)
                 self._paces = {identity: pace for identity, pace in self._paces.items() if identity in siblings}
             for sibling in self.order(siblings.values()):
                 await self.check(sibling)
+            await asyncio.sleep(_MEASURE_SECONDS if siblings else _MEET_SECONDS)

@@ -34,6 +34,8 @@ class Standing:
         """Leave it alone from `now` on, for longer each time; what fails while it is left alone counts once."""
         if self.is_ejected(now):
             return
+        if now > self._ejected_until + _LONGEST_PAUSE:
+            self._failures = 0
         self._ejected_until = now + min(math.ldexp(_FIRST_PAUSE, self._failures), _LONGEST_PAUSE)
         self._failures += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -118,6 +119,7 @@ async def test_open__the_source_has_yet_to_confirm__waits_for_it(bench: Bench) -
     stream = await bench.siblings.blobs(bench.b).open(bench.repository, digest, 0)
     assert Digest.of(await read(stream)) == digest
     await filling
+    assert bench.siblings._client.standings.of("b").latency == math.inf, "nothing was learnt of how far it is"
     assert bench.upstream.counters.requests(kind="blob", method="GET") == 1
 
 

@@ -121,6 +121,13 @@ async def test_has__what_is_only_on_its_way__no(bench: Bench) -> None:
     assert not await bench.siblings.has(bench.b, digest, 60)
 
 
+async def test_has__what_a_power_loss_could_take__no(bench: Bench) -> None:
+    digest = bench.push(_SIZE)
+    await bench.hold(digest)
+    bench.app.store.naming.add(digest)
+    assert not await bench.siblings.has(bench.b, digest, 60)
+
+
 async def test_has__what_just_leaves__is_promised_to_nobody(bench: Bench) -> None:
     digest = bench.push(_SIZE)
     await bench.hold(digest)
@@ -197,6 +204,27 @@ async def test_open__other_bytes__come_as_they_are_for_the_fill_to_judge(bench: 
         assert bench.siblings.order([liar]) == []
 
 
+async def test_read__cut_before_it_was_read__every_byte_that_came(bench: Bench) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        signature = parse(request.headers[SIGNATURE])
+        assert signature is not None
+        response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(bytes(50))
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with _impostor(answer) as cut:
+        stream = await bench.siblings.blobs(cut).open(bench.repository, _NOWHERE, 0)
+        await eventually(lambda: stream._answer.content.exception() is not None)
+        assert await stream.read() == bytes(50)
+        with pytest.raises(SiblingError):
+            await stream.read()
+    await stream.close()
+
+
 # Whom to ask
 
 
@@ -231,10 +259,14 @@ def test_eject__again_and_again__for_longer_each_time() -> None:
             now += 0.5
         pauses.append(now - began)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    standing.failed(now + 61)
+    assert not standing.is_ejected(now + 62), "what is long ago is forgotten"
+    standing.failed(now + 62)
+    assert standing.is_ejected(now + 63)
     standing.worked()
-    standing.failed(now)
-    assert standing.is_ejected(now + 0.5)
-    assert not standing.is_ejected(now + 1)
+    standing.failed(now + 63)
+    assert standing.is_ejected(now + 63.5)
+    assert not standing.is_ejected(now + 64)
 
 
 def test_latency__one_slow_answer__changes_little() -> None:
