@@ -16,7 +16,7 @@ from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
-from mirror.fill.schedule import Schedule, Span, first_span
+from mirror.fill.schedule import Schedule, Span, first_span, window
 from mirror.fill.sources import Sources, WrongSize
 from mirror.fill.supply import TAIL, SourceLost, Supply
 from mirror.fill.threads import finished
@@ -236,7 +236,8 @@ class Fill:
         """
         while True:
             pace = await self._sources.choose()
-            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate)
+            is_followed = self._sources.is_followed
+            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate, is_followed=is_followed)
             try:
                 return span, await self._sources.open(*(span or (partial.segments.end_from(0),)))
             except SourceLost:
@@ -268,7 +269,17 @@ class Fill:
         assert self.size is not None
         schedule = Schedule(self.size, sorted([*partial.segments.spans, span]))
         try:
-            await Lanes(self._sources, schedule, intake, self._wanted, self._turn).run(span, stream)
+            ahead = window(self.size) if self._sources.is_followed else None
+            lanes = Lanes(
+                self._sources,
+                schedule,
+                intake,
+                self._wanted,
+                self._turn,
+                lambda: partial.segments.end_from(0),
+                ahead,
+            )
+            await lanes.run(span, stream)
         except RangesLost:
             await intake.flush()
             await self._take_in_order(intake, Transfer(self._sources, partial.segments.end_from(0)))

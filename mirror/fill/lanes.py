@@ -53,9 +53,12 @@ class Lanes:
         intake: Intake,
         waiting: Callable[[], Sequence[int]],
         turn: Turn,
+        first_missing: Callable[[], int],
+        ahead: int | None,
     ) -> None:
         """Bring what `schedule` says is missing into `intake`; `waiting` tells the offsets at which readers wait.
 
+        None goes more than `ahead` bytes ahead of `first_missing`, but for readers; as far as it likes if that is None.
         Until somebody reads the blob there is one connection, which brings something whenever it is its `turn`.
         """
         self._sources = sources
@@ -64,6 +67,8 @@ class Lanes:
         self._intake = intake
         self._waiting = waiting
         self._turn = turn
+        self._first_missing = first_missing
+        self._ahead = ahead
         self._has_joined = False
         self._lanes: dict[asyncio.Task[None], Lane] = {}
         self._received = 0
@@ -142,9 +147,9 @@ class Lanes:
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        is_followed = self._sources.is_followed
-        length = span_length(self._schedule.missing, lanes, rate, received, is_followed=is_followed)
-        return self._schedule.take(length, self._waiting())
+        length = span_length(self._schedule.missing, lanes, rate, received, self._ahead)
+        reach = None if self._ahead is None or not self._lanes else self._first_missing() + self._ahead
+        return self._schedule.take(length, self._waiting(), reach)
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""

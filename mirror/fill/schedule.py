@@ -14,10 +14,11 @@ _LONGEST = 64 * 2**20
 FIRST = 8 * 2**20
 # A rate told by few bytes is believed in steps.
 _GROWTH = 4
-# All connections together are asked for one part in so many of what is missing: the last spans are short, and all end
-# at about the same time. Who follows in order lacks what is far ahead, and would fetch it again if this replica died.
-_PARTS = 2
-_PARTS_FOLLOWED = 6
+# Who follows in order lacks what is far ahead, and would fetch it again if this replica died: that much at most.
+_AHEAD_SHARE = 8
+_LEAST_AHEAD = 4 * 2**20
+# So many connections are reckoned with where there is one yet.
+_LIKELY_LANES = 4
 
 
 class Span(NamedTuple):
@@ -27,21 +28,31 @@ class Span(NamedTuple):
     stop: int
 
 
-def span_length(missing: int, lanes: int, rate: float, received: int = 0, *, is_followed: bool = False) -> int:
+def window(size: int) -> int:
+    """Return how far ahead of the first byte that is missing a blob of `size` is fetched that siblings follow."""
+    return max(_LEAST_AHEAD, size // _AHEAD_SHARE)
+
+
+def span_length(missing: int, lanes: int, rate: float, received: int = 0, ahead: int | None = None) -> int:
     """Return how many bytes to ask a connection for, of so many that nobody was asked for yet.
 
     It is believed to bring `rate` bytes a second, 0 if that is unknown, and `received` bytes so far; `lanes` are there
-    in all. `is_followed` if other replicas read what comes.
+    in all. Where there are several, the last spans are short, so that all end at about the same time. None of them is
+    to bring anything more than `ahead` bytes ahead of what is missing.
     """
     length = max(_SHORTEST, min(int(rate * _SECONDS), max(FIRST, received) * _GROWTH, _LONGEST)) if rate else FIRST
-    parts = lanes * (_PARTS_FOLLOWED if is_followed else _PARTS)
-    return length if lanes <= 1 else min(length, max(_SHORTEST, missing // parts))
+    if ahead is not None:
+        length = min(length, max(_SHORTEST, ahead // max(lanes, _LIKELY_LANES)))
+    return length if lanes <= 1 else min(length, max(_SHORTEST, missing // (2 * lanes)))
 
 
-def first_span(size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float) -> Span | None:
+def first_span(
+    size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float, *, is_followed: bool = False
+) -> Span | None:
     """Return what to ask for first of a blob of which the spans `there` are there; None to ask for all of the rest.
 
     `size` is None where it is unknown. `lanes` and `rate` are what is known of connections, as for `span_length`.
+    `is_followed` if siblings may read what comes.
     """
     if size is None:
         start = there[0][1] if there and not there[0][0] else 0
@@ -50,7 +61,8 @@ def first_span(size: int | None, there: Sequence[tuple[int, int]], lanes: int, r
     has_holes = any(start > 0 for start, _ in there)
     if schedule.missing <= FIRST and not has_holes:
         return None
-    return schedule.take(span_length(schedule.missing, lanes, rate), ())
+    ahead = window(size) if is_followed else None
+    return schedule.take(span_length(schedule.missing, lanes, rate, ahead=ahead), ())
 
 
 class Schedule:
@@ -70,8 +82,10 @@ class Schedule:
         """How many bytes there are that nobody was asked for."""
         return sum(gap.stop - gap.start for gap in self._gaps)
 
-    def take(self, length: int, waiting: Iterable[int]) -> Span | None:
+    def take(self, length: int, waiting: Iterable[int], reach: int | None = None) -> Span | None:
         """Return what to ask for next, at most `length` bytes, and count it as asked for; None if nothing is left.
+
+        Nothing from `reach` on is asked for until somebody waits for it.
 
         `waiting` are the offsets at which readers wait, who waits longest first. The next is whoever has least ahead
         that was asked for, so that nobody starves another.
@@ -79,7 +93,7 @@ class Schedule:
         starts = [start for start in map(self._ahead, waiting) if start is not None]
         if starts:
             start = min(starts, key=lambda each: each[1])[0]
-        elif self._gaps:
+        elif self._gaps and (reach is None or self._gaps[0].start < reach):
             start = self._gaps[0].start
         else:
             return None

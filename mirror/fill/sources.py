@@ -43,8 +43,8 @@ class Sources:
 
     @property
     def is_followed(self) -> bool:
-        """Whether siblings read what comes."""
-        return bool(self._supply.followers)
+        """Whether siblings may read what comes from the upstream."""
+        return self._supply.leads
 
     async def choose(self) -> Pace:
         """Choose a source, another than before if that one failed, and return how many connections to it pay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from mirror.fill.choice import Choice, choose, suspect
-from mirror.fleet import Claim, Coordinator, Sibling
+from mirror.fleet import Claim, Coordinator, Sibling, allowance
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
@@ -33,7 +34,7 @@ _LEAST_SHARE = 1 / 8
 _ENOUGH_RATE = 2**20
 # Siblings are given up for the upstream after so many failures, or so long, without a byte of theirs.
 _MOST_FRUITLESS = 3
-_FRUITLESS_SECONDS = 6.0
+_FRUITLESS_SECONDS = 4.0
 # Over so much time of waiting for it a rate is told.
 _MEASURED_SECONDS = 8.0
 # The leases of a region and of the fleet may each be in the hands of somebody who cannot be asked.
@@ -83,7 +84,9 @@ class Supply:
         if self.current is not None:
             return self.current
         self._fruitful_at = self._fruitful_at if self._fruitless else time.monotonic()
-        choice = Choice() if self._siblings is None else await self._choice(self._siblings)
+        # What a request may wait for the fleet in all is for the first choice: the others are made long after.
+        with allowance() if self._fruitless else contextlib.nullcontext():
+            choice = Choice() if self._siblings is None else await self._choice(self._siblings)
         if choice.sibling is None or self._siblings is None:
             self.current, self.chain = self.upstream, ()
         else:
@@ -92,6 +95,11 @@ class Supply:
             is_near = choice.sibling.region == self._coordinator.region
             self.current = _Lender(self, choice, source, is_near=is_near)
         return self.current
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica has the blob from the upstream, and siblings may have it from this replica."""
+        return self.has_claimed and self.current is self.upstream and bool(self._coordinator.siblings)
 
     def lose(self, source: _Lender, reason: str, *, is_to_blame: bool = False) -> SourceLost:
         """Return the error for a sibling that failed: it is not asked for this blob again.

@@ -17,6 +17,7 @@ from mirror.channel import BlobFound, Body, Filling, Progress, Unstored, Whole
 from mirror.config import Upstream
 from mirror.fill import Fill, Fleet, Passage, Precedence, Supply
 from mirror.fill.fill import DigestMismatch
+from mirror.fleet import allowance
 from mirror.hub.flights import Flights
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import HubMetrics
@@ -185,7 +186,8 @@ class Blobs:
         is_filling = (upstream.url, digest) in self._active
         if is_filling or self._store.content.size(digest) is not None or self._penalty(upstream, digest) > 0:
             return
-        fill = self._start(upstream, repository, digest)
+        with allowance():
+            fill = self._start(upstream, repository, digest)
         try:
             await fill.over()
         except asyncio.CancelledError:

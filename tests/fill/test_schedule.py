@@ -100,7 +100,8 @@ class TestSpanLength:
     def test_shrinks_towards_the_end__so_that_several_end_together(self) -> None:
         assert span_length(80 * MIB, 10, 10 * MIB, 100 * MIB) == 4 * MIB
         assert span_length(2 * MIB, 10, 10 * MIB, 100 * MIB) == MIB
-        assert span_length(240 * MIB, 10, 10 * MIB, 100 * MIB, is_followed=True) == 4 * MIB
+        assert span_length(240 * MIB, 10, 10 * MIB, 100 * MIB, ahead=30 * MIB) == 3 * MIB
+        assert span_length(240 * MIB, 1, 10 * MIB, 100 * MIB, ahead=30 * MIB) == 30 * MIB // 4
 
 
 class TestFirstSpan:

@@ -99,6 +99,10 @@ def assert_fetched_once(scene: Scene, image: Image) -> None:
         assert scene.upstream.counters.sent(blob.digest) == blob.size, scene.upstream.counters.spans(blob.digest)
 
 
+def _holds(scene: Scene, member: Member, digest: str) -> bool:
+    return member in scene.replicas.holding(digest)
+
+
 def _all_hold(scene: Scene, digest: str) -> bool:
     return len(scene.replicas.holding(digest)) == len(REGIONS)
 
@@ -174,12 +178,13 @@ def test_pull__a_sibling_lies(scene: Scene) -> None:
     for member in (honest, liar):
         assert_right(pull([member.url], image.repository, image.tag), image)
     for layer in image.layers:
+        until(partial(_holds, scene, liar, layer.digest), "the liar has it")
         name = layer.digest.partition(":")[2]
         with (liar.store / "content" / "sha256" / name[:2] / name).open("r+b") as file:
             file.seek(layer.size // 2)
             file.write(b"something else")
     misled = pull([asking.url], image.repository, image.tag)
     assert "bytes for" not in misled[0].error, "what is wrong was delivered whole"
-    until(lambda: asking in scene.replicas.holding(image.layers[1].digest), "the asking replica has it")
+    until(lambda: _holds(scene, asking, image.layers[1].digest), "the asking replica has it")
     assert_right(pull([asking.url], image.repository, image.tag), image)
     assert scene.share(image) <= 1.01
