@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
@@ -26,6 +28,8 @@ from mirror.store.freshness import Freshness
 
 # Of a quota that runs short, times to live are this much longer.
 _STRETCH = 2.0
+# Times to live from which on replicas share what they are told.
+_SHARED_SECONDS = 1.0
 _MOST_TOLD = 10_000
 
 
@@ -105,13 +109,25 @@ class Tags:
                 if question.at > since and self._is_believed(repository, tag, question):
                     return await self._believe(upstream, repository, tag, question)
             since = max(since, time.time() - self._freshness.ttl(repository, tag), question.at + MOMENT_SECONDS)
-            async with self._answers.ask(Pointed, upstream, repository, tag, since=since) as question:
+            async with self._ask_fleet(upstream, repository, tag, since) as question:
                 if question.told is None:
                     return await self._look_up(upstream, repository, tag, question)
                 return await self._believe(upstream, repository, tag, question)
         except RegistryError as error:
             self._negatives.note(repository, tag, identity, error, question.age)
             raise
+
+    def _ask_fleet(
+        self, upstream: Upstream, repository: Repository, tag: Tag, since: float, patience: Patience | None = None
+    ) -> AbstractAsyncContextManager[Question[Pointed]]:
+        """Ask whether another replica was told later than `since` where a tag points.
+
+        What is to be asked nearly every time each replica asks by itself: nobody's answer would be new enough for the
+        next one, and all would wait in a row.
+        """
+        if self._freshness.ttl(repository, tag) < _SHARED_SECONDS:
+            return contextlib.nullcontext(Question())
+        return self._answers.ask(Pointed, upstream, repository, tag, since=since, patience=patience)
 
     def _is_believed(self, repository: Repository, tag: Tag, question: Question[Pointed]) -> bool:
         is_refused = isinstance(question.told, Refused)
@@ -175,7 +191,7 @@ class Tags:
             self._lookout.answered(upstream, repository)
             raise _removed(repository, tag)
         since = max(state.checked_at, time.time() - self._freshness.ttl(repository, tag))
-        async with self._answers.ask(Pointed, upstream, repository, tag, since=since, patience=patience) as question:
+        async with self._ask_fleet(upstream, repository, tag, since, patience) as question:
             if question.told is not None:
                 return await self._believe(upstream, repository, tag, question, patience)
             return await self._ask(upstream, repository, tag, state, question, patience, is_probe=is_probe)

@@ -172,6 +172,8 @@ class Line:
         self._run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_WAIT_SECONDS)
+        # Connections that were just ended tell so in the turn of the loop that comes next.
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
 

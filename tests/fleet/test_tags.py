@@ -26,7 +26,9 @@ QUOTA = 100
 USER = {"username": "robot", "password": "swordfish"}
 SETTINGS = {
     **NO_PREFETCH,
-    "LAYOVER_FRESHNESS__RULES": json.dumps([{"match": "*:short", "ttl": f"{int(TTL)}s"}]),
+    "LAYOVER_FRESHNESS__RULES": json.dumps(
+        [{"match": "*:short", "ttl": f"{int(TTL)}s"}, {"match": "*:always", "ttl": "0s"}]
+    ),
     "LAYOVER_FRESHNESS__NEGATIVE_TTL": "60s",
 }
 
@@ -170,6 +172,18 @@ def test_pull__deleted__asked_once_and_confirmed_once(fleet: World) -> None:
     found = fleet.at_once(lambda replica: pull(replica, "plain.test/library/deleted:short"))
     assert {each.status for each in found} == {404}
     assert asked(fleet["plain.test"], "library/deleted") == [("HEAD", "short"), ("GET", "short")]
+
+
+def test_pull__never_fresh__nobody_waits_for_another(fleet: World) -> None:
+    push(fleet, "plain.test", "live", "always")
+    name, upstream = "plain.test/library/live:always", fleet["plain.test"]
+    for replica in fleet.all:
+        digest(pull(replica, name))
+    assert [each for each in asked(upstream, "library/live") if each[0] == "GET"] == [("GET", "always")]
+    moved = push(fleet, "plain.test", "live", "always", seed=1)
+    upstream.dials.latency = {"manifest": 0.25}
+    found = fleet.at_once(lambda replica: pull(replica, name))
+    assert [digest(each) for each in found] == [moved.index.digest] * len(fleet.all)
 
 
 def test_pull__missing__asked_once(fleet: World) -> None:
