@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from mirror.oci.use import Use
 from mirror.store import Store
 
 _SLICE = 256
+# Nobody else is promised what the fleet is being asked about: not too much at once.
+_ASKED_AT_ONCE = 32
 # A thread that plans lets the others go on after so many objects.
 _ROWS_AT_ONCE = 500
 _BREATH_SECONDS = 0.001
@@ -37,6 +40,8 @@ _REST_FACTOR = 20.0
 # That there are no spares left is believed for so long, or for so many times as long as it took to find out.
 _SPARES_KNOWN_SECONDS = 0.5
 _SPARES_KNOWN_FACTOR = 2.0
+# While those that are to keep spares do not confirm it, last copies stay for so long.
+_UNCONFIRMED_SECONDS = 30.0
 _SAVED_EVERY_SECONDS = 300.0
 _Result = TypeVar("_Result")
 
@@ -65,7 +70,8 @@ class Janitor:
         self._saved_at = time.monotonic()
         self._woken = asyncio.Event()
         self._rests_until = 0.0
-        self._refused = 0
+        self._left = 0
+        self._spared_at = time.monotonic()
         self._has_gone = False
         self._looked_at = -math.inf
         self._task: asyncio.Task[None] | None = None
@@ -116,7 +122,9 @@ class Janitor:
     def _pause(self) -> float:
         if self._store.room.excess():
             return max(_SHORTEST_PAUSE, self._rests_until - time.monotonic())
-        return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, self._unused_for / _LOOKS_PER_UNUSED))
+        # Replicas that look at the same time would stand in one another's way.
+        pause = random.uniform(0.5, 1.0) * self._unused_for / _LOOKS_PER_UNUSED
+        return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause))
 
     async def _round(self) -> None:
         room = self._store.room
@@ -173,23 +181,28 @@ class Janitor:
         if self._consent.min_copies > 1:
             async for _ in self._spares(plan, self._consent.min_copies):
                 yield
-        started = time.monotonic()
+        began, unconfirmed = time.monotonic(), self._consent.unconfirmed
         async for _ in self._spares(plan, 1):
             yield
-        known_for = max(_SPARES_KNOWN_SECONDS, _SPARES_KNOWN_FACTOR * (time.monotonic() - started))
-        async for _ in self._last_copies(plan, time.monotonic() + known_for):
+        ended = time.monotonic()
+        self._left = self._consent.unconfirmed - unconfirmed
+        self._spared_at = self._spared_at if self._left else ended
+        # What others have, as it seems, may still be confirmed: there are spares as long as nobody denies it.
+        if not self._is_in_fleet() or ended < self._spared_at + _UNCONFIRMED_SECONDS * bool(self._left):
+            return
+        known_until = ended + max(_SPARES_KNOWN_SECONDS, _SPARES_KNOWN_FACTOR * (ended - began))
+        async for _ in self._last_copies(plan, known_until):
             yield
 
     async def _spares(self, plan: Plan, least: int) -> AsyncGenerator[None, None]:
-        """Let go what `least` other replicas have too; what they do not consent to is counted."""
+        """Let go what `least` other replicas have too."""
         assert self._consent is not None
-        self._refused = 0
         for candidates in plan.coldest(_SLICE):
             spares = await self._consent.spares(self._evictable(candidates), least)
             while spares and self._store.room.excess():
-                going = self._enough(spares)
-                spares = [each for each in spares if each not in going]
-                self._refused += len(going) - len(await self._let_go(going, least, "pressure"))
+                going = self._enough(spares)[:_ASKED_AT_ONCE]
+                spares = self._evictable([each for each in spares if each not in going])
+                await self._let_go(going, least, "pressure")
             yield
 
     async def _last_copies(self, plan: Plan, until: float) -> AsyncGenerator[None, None]:
@@ -202,9 +215,9 @@ class Janitor:
                 if time.monotonic() >= until or not self._is_in_fleet():
                     self._woken.set()
                     return
-                going = self._enough(left)
-                left = [each for each in left if each not in going]
-                await self._let_go(going, 0, "pressure", self._refused)
+                going = self._enough(left)[:_ASKED_AT_ONCE]
+                left = self._evictable([each for each in left if each not in going])
+                await self._let_go(going, 0, "pressure", self._left)
             yield
 
     def _evictable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -238,7 +251,7 @@ class Janitor:
         if math.isinf(self._unused_for) or (self._consent is not None and not self._consent.is_up):
             return
         plan = await self._planned()
-        for candidates in plan.unused(self._unused_for, _SLICE):
+        for candidates in plan.unused(self._unused_for, _SLICE if self._consent is None else _ASKED_AT_ONCE):
             going = self._evictable(candidates)
             await self._let_go(going, None if self._consent is None else self._consent.min_copies, "unused")
 
@@ -269,7 +282,7 @@ class Janitor:
             going = [each for each in candidates if leaving.enter_context(self._store.holds.leaving(each.digest))]
             grants = [Grant(each) for each in going]
             if self._consent is not None and least is not None and going:
-                grants = await self._consent.grants(going, least)
+                grants = await self._consent.grants(going, least, self._store.holds)
             freed = await self._store.forget([each.candidate.digest for each in grants])
             if self._consent is not None:
                 self._consent.settle(grants, freed)

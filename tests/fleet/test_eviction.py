@@ -95,7 +95,7 @@ def race(upstream: Upstream, members: Sequence[Member], count: int) -> list[str]
         left.difference_update([each for each in left if holders(members, each) == 1])
         return not left
 
-    until(is_over, "one copy of each is left", 60)
+    until(is_over, "one copy of each is left", 100)
     return digests
 
 
