@@ -120,7 +120,7 @@ class Janitor:
                     await self._woken.wait()
 
     def _pause(self) -> float:
-        if self._store.room.excess():
+        if self._store.room.is_short:
             return max(_SHORTEST_PAUSE, self._rests_until - time.monotonic())
         # Replicas that look at the same time would stand in one another's way.
         pause = random.uniform(0.5, 1.0) * self._unused_for / _LOOKS_PER_UNUSED
@@ -130,7 +130,7 @@ class Janitor:
         room = self._store.room
         if not room.is_counted:
             return
-        if room.excess():
+        if room.is_short:
             await self._relieve()
         if time.monotonic() >= self._looked_at + self._unused_for / _LOOKS_PER_UNUSED:
             self._looked_at = time.monotonic()
@@ -144,17 +144,17 @@ class Janitor:
         """Let go what is missed least until the low mark is reached, or nothing more may go."""
         started, self._has_gone = time.monotonic(), False
         await self._clear_leftovers(_ABANDONED_SECONDS)
-        if self._store.room.excess():
+        if self._store.room.excess:
             plan = await self._planned()
             steps = self._by_consent(plan) if self._is_in_fleet() else self._alone(plan)
             async with contextlib.aclosing(steps):
                 async for _ in steps:
-                    if not self._store.room.excess():
+                    if not self._store.room.excess:
                         return
             await self._clear_leftovers(0)
         if self._has_gone:
             self._woken.set()  # others may have come meanwhile
-        elif self._store.room.excess():
+        elif self._store.room.is_short:
             self._rest(started)
 
     def _is_in_fleet(self) -> bool:
@@ -199,7 +199,7 @@ class Janitor:
         assert self._consent is not None
         for candidates in plan.coldest(_SLICE):
             spares = await self._consent.spares(self._evictable(candidates), least)
-            while spares and self._store.room.excess():
+            while spares and self._store.room.excess:
                 going = self._enough(spares)[:_ASKED_AT_ONCE]
                 spares = self._evictable([each for each in spares if each not in going])
                 await self._let_go(going, least, "pressure")
@@ -211,7 +211,7 @@ class Janitor:
             left = self._evictable(candidates)
             if self._offers is not None and not self._store.room.is_waited_for:
                 await self._offers.offer(self._enough(left))
-            while left and self._store.room.excess():
+            while left and self._store.room.excess:
                 if time.monotonic() >= until or not self._is_in_fleet():
                     self._woken.set()
                     return
@@ -230,7 +230,7 @@ class Janitor:
 
     def _enough(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the first of those that may go whose bytes are all that has to go."""
-        wanted, enough = self._store.room.excess(), []
+        wanted, enough = self._store.room.excess, []
         for each in self._evictable(candidates):
             if wanted <= 0:
                 break
@@ -239,7 +239,7 @@ class Janitor:
         return enough
 
     async def _clear_leftovers(self, unchanged_for: float) -> None:
-        excess = self._store.room.excess()
+        excess = self._store.room.excess
         if excess:
             for each in await self._store.forget_leftovers(excess, unchanged_for):
                 await self._record([Evicted(time.time(), each.digest, each.size, "abandoned")])
