@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
@@ -60,7 +61,7 @@ class Janitor:
         self._consent = consent
         self._offers = offers
         self._pinned = pinned
-        self._popularity = Popularity()
+        self.popularity = Popularity()
         self._memory = store.path / "popularity"
         self._saved_at = time.monotonic()
         self._woken = asyncio.Event()
@@ -74,7 +75,7 @@ class Janitor:
     async def start(self) -> None:
         """Begin to look after an open store."""
         with contextlib.suppress(OSError):
-            self._popularity.load(await self._in_disk_thread(self._memory.read_bytes))
+            self.popularity.load(await self._in_disk_thread(self._memory.read_bytes))
         self._store.usage.on_used.append(self._note)
         self._store.room.on_need = self._wake
         self._task = asyncio.create_task(self._run())
@@ -89,11 +90,12 @@ class Janitor:
         await self._save()
 
     def _note(self, used: Mapping[Digest, Use]) -> None:
-        for digest, use in used.items():
-            if use.times:
-                self._popularity.note(digest, use.last, use.times)
+        occasions = {
+            digest: self.popularity.note(digest, use.last, use.times) for digest, use in used.items() if use.times
+        }
         if self._consent is not None:
-            self._consent.used({digest: use.times for digest, use in used.items() if use.times})
+            # The fleet counts whole occasions: parts of one are told as often as they are large.
+            self._consent.used({digest: 1 for digest, part in occasions.items() if random.random() < part})
 
     def _wake(self) -> None:
         if time.monotonic() >= self._rests_until:
@@ -252,7 +254,7 @@ class Janitor:
         now = time.time()
         plan = Plan(now)
         for held in self._store.content.files():
-            plan.add(held.digest, held.taken, held.used, self._popularity.of(held.digest, now))
+            plan.add(held.digest, held.taken, held.used, self.popularity.of(held.digest, now))
             if len(plan) % _ROWS_AT_ONCE == 0:
                 time.sleep(_BREATH_SECONDS)
         plan.settle()
@@ -284,7 +286,7 @@ class Janitor:
 
     async def _save(self) -> None:
         self._saved_at = time.monotonic()
-        dumped = self._popularity.dump()
+        dumped = self.popularity.dump()
         fresh = self._memory.with_suffix(".new")
 
         def save() -> None:
