@@ -18,7 +18,7 @@ from mirror.admin import Admin
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.config.units import Secret
-from mirror.eviction import Consent, Janitor, Offers
+from mirror.eviction import Adviser, Consent, Janitor, Offers
 from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
@@ -124,6 +124,7 @@ class HubApp:
         self.evictions = Evictions(settings.store.path / "audit", metrics)
         self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
         self.janitor = self._janitor()
+        self.adviser = Adviser(self.store, settings.store.low_mark, self.janitor.popularity)
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk)
@@ -154,6 +155,7 @@ class HubApp:
         await loop.run_in_executor(self._pools.disk, self.store.open)
         self.store.start()
         await self.janitor.start()
+        self.adviser.start()
         await loop.run_in_executor(self._pools.disk, self._identity.load)
         if isinstance(self.coordinator, Alone):
             self.coordinator.identity = self._identity.uuid
@@ -225,6 +227,7 @@ class HubApp:
             if task is not None:
                 task.cancel()
         await self._inventory.close()
+        await self.adviser.close()
         await self.janitor.close()
         await self.hub.close()
         await self.coordinator.close()

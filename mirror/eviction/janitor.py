@@ -65,7 +65,7 @@ class Janitor:
         self._consent = consent
         self._offers = offers
         self._pinned = pinned
-        self._popularity = Popularity()
+        self.popularity = Popularity()
         self._memory = store.path / "popularity"
         self._saved_at = time.monotonic()
         self._woken = asyncio.Event()
@@ -80,7 +80,7 @@ class Janitor:
     async def start(self) -> None:
         """Begin to look after an open store."""
         with contextlib.suppress(OSError):
-            self._popularity.load(await self._in_disk_thread(self._memory.read_bytes))
+            self.popularity.load(await self._in_disk_thread(self._memory.read_bytes))
         self._store.usage.on_used.append(self._note)
         self._store.room.on_need = self._wake
         self._task = asyncio.create_task(self._run())
@@ -95,11 +95,12 @@ class Janitor:
         await self._save()
 
     def _note(self, used: Mapping[Digest, Use]) -> None:
-        for digest, use in used.items():
-            if use.times:
-                self._popularity.note(digest, use.last, use.times)
+        occasions = {
+            digest: self.popularity.note(digest, use.last, use.times) for digest, use in used.items() if use.times
+        }
         if self._consent is not None:
-            self._consent.used({digest: use.times for digest, use in used.items() if use.times})
+            # The fleet counts whole occasions: parts of one are told as often as they are large.
+            self._consent.used({digest: 1 for digest, part in occasions.items() if random.random() < part})
 
     def _wake(self) -> None:
         if time.monotonic() >= self._rests_until:
@@ -265,7 +266,7 @@ class Janitor:
         now = time.time()
         plan = Plan(now)
         for held in self._store.content.files():
-            plan.add(held.digest, held.taken, held.used, self._popularity.of(held.digest, now))
+            plan.add(held.digest, held.taken, held.used, self.popularity.of(held.digest, now))
             if len(plan) % _ROWS_AT_ONCE == 0:
                 time.sleep(_BREATH_SECONDS)
         plan.settle()
@@ -297,7 +298,7 @@ class Janitor:
 
     async def _save(self) -> None:
         self._saved_at = time.monotonic()
-        dumped = self._popularity.dump()
+        dumped = self.popularity.dump()
         fresh = self._memory.with_suffix(".new")
 
         def save() -> None:
