@@ -19,7 +19,7 @@ from mirror.admin import Access, Admin, Api
 from mirror.channel import Changes, HubServer, Membership, RemoteHub
 from mirror.config import ConfigError, Settings
 from mirror.config.units import Secret
-from mirror.eviction import Consent, Janitor, Offers
+from mirror.eviction import Adviser, Consent, Janitor, Offers
 from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
@@ -139,6 +139,7 @@ class HubApp:
         self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, self._pins)
         answers.purged_at = self.orders.purged_at
         self.janitor = self._janitor()
+        self.adviser = Adviser(self.store, settings.store.low_mark, self.janitor.popularity)
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
         self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api())
@@ -198,6 +199,7 @@ class HubApp:
         # What was purged while this replica was away is gone before it serves.
         await self.orders.start()
         await self.janitor.start()
+        self.adviser.start()
         self.admin.open_api()
 
     async def _join(self) -> None:
@@ -278,6 +280,7 @@ class HubApp:
             if task is not None:
                 task.cancel()
         await self._inventory.close()
+        await self.adviser.close()
         await self.janitor.close()
         await self.hub.close()
         await self._answers.close()
