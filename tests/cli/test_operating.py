@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from mirror.cli import main
+from mirror.cli.figures import size
 from tests.chaos.reader import Client
 from tests.chaos.scene import eventually
 from tests.operator import files, hexes
@@ -42,6 +43,12 @@ class Desk:
     def pull(self) -> None:
         Client(self.replica.url, self.image).wait().assert_whole()
         eventually(lambda: hexes(self.image) <= files(self.replica), "it is kept")
+
+    @property
+    def size(self) -> str:
+        """Return how large the whole image is, as people read it."""
+        parts = [self.image.index, *(each.manifest for each in self.image.platforms), *self.image.blobs]
+        return size(sum(each.size for each in parts))
 
     def run(self, *words: str) -> Said:
         """Run a command against the replica."""
@@ -88,7 +95,7 @@ def test_ls__says_what_is_held(desk: Desk) -> None:
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
     assert head.split() == ["IMAGE", "SIZE", "LAST", "USED"]
-    assert [row.split()[:3] for row in rows] == [[APP, "51.5", "KiB"]]
+    assert [row.split()[:3] for row in rows] == [[APP, *desk.size.split()]]
     assert desk.run("ls", "ghcr.io/*") == Said(0, "nothing is held of ghcr.io/*\n", "")
     listed = json.loads(desk.run("ls", "app:*", "--json").out)["images"]
     assert [(each["image"], each["missing"]) for each in listed] == [(APP, 0)]
@@ -100,7 +107,7 @@ def test_inspect__says_what_where_and_why(desk: Desk) -> None:
     lines = {line.split()[0]: line for line in out.splitlines() if line}
     assert lines["image"].split() == ["image", APP]
     assert lines["digest"].split() == ["digest", desk.image.index.digest]
-    assert lines["held"] == "held       51.5 KiB"
+    assert lines["held"] == f"held       {desk.size}"
     assert lines["platforms"].split() == ["platforms", "linux/amd64"]
     assert "fresh for" in lines["tag"]
     assert lines["pinned"].split() == ["pinned", "no"]
