@@ -24,7 +24,9 @@ from mirror.fill import Fleet
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
 from mirror.hub import LocalHub, Services
+from mirror.hub.answers import Answers
 from mirror.hub.blobs import Blobs
+from mirror.hub.copies import Copies
 from mirror.hub.inspection import Inspection
 from mirror.hub.inventory import Inventory
 from mirror.hub.listings import Listings
@@ -48,6 +50,8 @@ from mirror.source.upstream import (
     AnonymousCaller,
     ListingCache,
     Proxies,
+    QuotaNews,
+    Scopes,
     UpstreamClient,
     UpstreamListings,
     UpstreamManifests,
@@ -107,10 +111,6 @@ class HubApp:
         check(settings.upstreams.all)
         self._credentials = Credentials(DaemonThreads())
         proxies = Proxies.of_environment()
-        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials)
-        source = UpstreamManifests(self._client, metrics)
-        manifests = Manifests(source, self.store)
-        tags = Tags(source, manifests, self.store, settings.freshness, self._client.quotas, self._client.identity)
         self._identity = Identity(settings.store.path)
         self.coordinator = coordinator_of(settings, self._identity, metrics)
         self._secret = FleetSecret(settings.fleet.secret, settings.fleet.secret_file)
@@ -120,23 +120,38 @@ class HubApp:
         self._inventory = Inventory(self.store, self.coordinator)
         self.store.on_manifest = self.coordinator.holds
         fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
+        scopes = Scopes(self._secret)
+        news = QuotaNews(self.coordinator, scopes)
+        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
+        self._answers = answers = Answers(self.coordinator, scopes, self._client.identity)
+        source = UpstreamManifests(self._client, metrics)
+        manifests = Manifests(source, self.store, answers, Copies(fleet.coordinator, fleet.siblings))
+        quotas, freshness = self._client.quotas, settings.freshness
+        tags = Tags(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
         self._blobs = blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         kept = ListingCache(settings.store.path / "listings", settings.store.size)
-        listings = Listings(UpstreamListings(self._client, kept), settings.freshness, self._client.identity)
-        visibility = Visibility(AnonymousCaller(self._client), self.store, settings.freshness.revalidate_timeout)
+        listings = Listings(UpstreamListings(self._client, kept), freshness, self._client.identity)
+        caller = AnonymousCaller(self._client)
+        visibility = Visibility(caller, self.store, freshness.revalidate_timeout, answers)
         prefetch = Prefetch(settings.prefetch, manifests, blobs, visibility, self.store, self._client)
         supplier = Supplier(self.store, blobs, self.coordinator)
         services = Services(manifests, tags, blobs, listings, visibility, prefetch, supplier)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
-        self.evictions = Evictions(settings.store.path / "audit", metrics)
-        self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
-        self._pins = Pins(self.store, settings.upstreams)
-        purging = Purging(self.store, services, self.evictions, self.coordinator.lost)
-        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, self._pins)
-        self.janitor = self._janitor()
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api())
+        self._operate(services, metrics)
+
+    def _operate(self, services: Services, metrics: HubMetrics) -> None:
+        """Build what looks after the store, and what operators see of it and order."""
+        settings, store = self._settings, self.store
+        self.evictions = Evictions(settings.store.path / "audit", metrics)
+        self._pins = Pins(store, settings.upstreams)
+        purging = Purging(store, services, self.evictions, self.coordinator.lost)
+        self.orders = Orders(self.coordinator, store, settings.upstreams, purging, self._pins)
+        self._answers.purged_at = self.orders.purged_at
+        self._offers = Offers(self.coordinator, store, self.hub.take) if settings.fleet.is_shared else None
+        self.janitor = self._janitor()
+        self.admin = Admin(self.hub, store, self.registry, metrics, self._pools.disk, self._api())
 
     def _api(self) -> Api:
         settings, disk, freshness = self._settings, self._pools.disk, Freshness(self._settings.freshness)
@@ -264,6 +279,7 @@ class HubApp:
         await self._inventory.close()
         await self.janitor.close()
         await self.hub.close()
+        await self._answers.close()
         await self.coordinator.close()
         await self._siblings.close()
         await self._client.close()

@@ -22,16 +22,21 @@ START_SECONDS = 30.0
 NO_PREFETCH = MappingProxyType({"LAYOVER_PREFETCH__ENABLED": "false"})
 # Below what the kernel gives to outgoing connections, or one of those might take the port before its server does.
 _PORTS = range(20_000, 32_000)
+# Whoever was given one may take it later than the next is looked for.
+_GIVEN: set[int] = set()
 
 
 def free_port() -> int:
     """Return a TCP port on loopback that was free a moment ago."""
     for port in random.sample(_PORTS, 100):
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
     raise AssertionError("no port is free")
 

@@ -246,7 +246,7 @@ class RedisCoordinator:
 
     async def _own_url(self) -> str:
         assert self._link.host is not None, "a connection leads to a host"
-        return await own_url(self._settings.advertise_url, self._listen, self._link.host)
+        return await own_url(str(self._settings.advertise_url), self._listen, self._link.host)
 
     def _tell_again(self) -> None:
         self._log.warning("the fleet's Redis has lost what it knew: it is told again")

@@ -21,6 +21,7 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
+from mirror.fleet import allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
@@ -108,7 +109,8 @@ class LocalHub:
 
         before = self.pulls.before(repository, reference)
         try:
-            found = await self._visibility.manifest(upstream, repository, reference, find)
+            with allowance():
+                found = await self._visibility.manifest(upstream, repository, reference, find)
         except RegistryError as error:
             self.pulls.failed(repository, reference, error)
             raise

@@ -10,6 +10,7 @@ from typing import Any, Generic
 import structlog
 
 from mirror.config import Upstream
+from mirror.fleet import allowance
 from mirror.hub.flights import Flights, Result
 from mirror.hub.outages import Name, Outage
 from mirror.hub.patience import Patience
@@ -75,7 +76,8 @@ class Lookout(Generic[Name, Result]):
         if self._patience.get((repository, name)) is patience:
             self._flights.leave((repository, name))
             del self._patience[repository, name]
-        raise await self._late(upstream, repository, name)
+        # What another replica is not answered for tells nothing of how this one would be.
+        raise await self._late(upstream, repository, name, is_local=patience.is_of_another)
 
     async def wait(self, upstream: Upstream, repository: Repository, name: Name) -> tuple[Result, bool]:
         """Return what a check finds, however long it takes, and whether another had begun it.
@@ -146,18 +148,19 @@ class Lookout(Generic[Name, Result]):
 
     async def _probe(self, upstream: Upstream, repository: Repository, name: Name) -> None:
         patience = Patience(self._seconds)
-        check = asyncio.create_task(self._check(upstream, repository, name, patience, True))
+        with allowance():
+            check = asyncio.create_task(self._check(upstream, repository, name, patience, True))
         try:
             if not await patience.outlasts(check):
-                await self._late(upstream, repository, name)
+                await self._late(upstream, repository, name, is_local=patience.is_of_another)
         finally:
             check.cancel()
             await asyncio.wait({check})
         if not check.cancelled() and not isinstance(check.exception(), RegistryError | None):
             check.result()
 
-    async def _late(self, upstream: Upstream, repository: Repository, name: Name) -> RegistryError:
+    async def _late(self, upstream: Upstream, repository: Repository, name: Name, *, is_local: bool) -> RegistryError:
         """Note that nothing moved forward, and return the error that says so."""
         error = RegistryError(ErrorCode.UNAVAILABLE, "nothing moved forward", failure=Failure.TIMEOUT)
-        await self.failed(upstream, repository, name, error)
+        await self.failed(upstream, repository, name, error, is_local=is_local)
         return error

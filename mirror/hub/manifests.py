@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from mirror.channel import ManifestFound
 from mirror.config import Upstream
+from mirror.hub.answers import MOMENT_SECONDS, Answers, Kept
+from mirror.hub.copies import Copies
 from mirror.hub.flights import Flights
+from mirror.hub.patience import Patience
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.reference import Reference, Repository
+from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream import FetchedManifest, UpstreamManifests
 from mirror.store import Link, Store
 
 _MOST_ARRIVED = 10_000
+# Replicas that said they have a manifest, and then have not.
+_MOST_TRIES = 2
 
 
 class Held(NamedTuple):
@@ -39,11 +46,13 @@ class Held(NamedTuple):
 
 
 class Manifests:
-    """Answers for manifests by digest. Of those who ask the same at once, one asks the upstream."""
+    """Answers for manifests by digest. Of those who ask the same at once, anywhere, one asks the upstream."""
 
-    def __init__(self, source: UpstreamManifests, store: Store) -> None:
+    def __init__(self, source: UpstreamManifests, store: Store, answers: Answers, copies: Copies) -> None:
         self._source = source
         self._store = store
+        self._answers = answers
+        self._copies = copies
         self._flights: Flights[Held] = Flights()
         self._arrived: dict[tuple[Repository, Digest], None] = {}
 
@@ -85,26 +94,82 @@ class Manifests:
             self._store.publish_manifest(digest, body)
         return Held(digest, link.media_type, body, was_fetched=False)
 
-    async def fetch(
-        self,
-        upstream: Upstream,
-        repository: Repository,
-        reference: Reference,
-        step: Callable[[int], None] = lambda _: None,
+    async def fetch_tag(
+        self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience | None = None
     ) -> Held:
-        """Fetch a manifest and keep it.
+        """Fetch the manifest that a tag points to from the upstream, and keep it.
 
         Raises:
             RegistryError: the upstream has none, or failed.
         """
-        purges, began = self._store.purges, self._store.purges.count
-        fetched = await self._source.fetch(upstream, repository, reference, step)
-        if any(purges.took(repository, each, began) for each in (reference, fetched.digest)):
-            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
-        return self.keep(repository, fetched)
+        step = patience.step if patience is not None else _ignore
+        began = self._store.purges.count
+        return self.keep(repository, await self._source.fetch(upstream, repository, tag, step), began, tag)
 
-    def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:
-        """Keep a manifest that was fetched."""
+    async def fetch(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        digest: Digest,
+        patience: Patience | None = None,
+        *,
+        holder: str | None = None,
+    ) -> Held:
+        """Fetch a manifest by its digest, and keep it: from another replica if one has it, else from the upstream.
+
+        `holder` is the one to ask first, empty for none in particular, where the repository is known to have it.
+
+        Raises:
+            RegistryError: the upstream has none, or failed.
+        """
+        began = self._store.purges.count
+        if holder and (found := await self._copies.of(holder, repository, digest, patience)) is not None:
+            return self.keep(repository, found, began)
+        is_known = holder is not None or self._store.shelf.link(repository, digest) is not None
+        since = -math.inf
+        for _ in range(_MOST_TRIES):
+            asking = self._answers.ask(Kept, upstream, repository, digest, since=since, patience=patience)
+            async with asking as question:
+                if not isinstance(question.told, Kept):
+                    found = await self._find(upstream, repository, digest, patience, is_known=is_known)
+                    held = self.keep(repository, found, began)
+                    question.answered(Kept(self._answers.replica))
+                    return held
+                found = await self._copies.of(question.told.holder, repository, digest, patience)
+                found = found or await self._copies.of_any(repository, digest, patience)
+                if found is not None:
+                    return self.keep(repository, found, began)
+                since = question.at + MOMENT_SECONDS
+        return self.keep(repository, await self._source.fetch(upstream, repository, digest), began)
+
+    async def _find(
+        self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool
+    ) -> FetchedManifest:
+        """Return a manifest of which no replica said that it has it.
+
+        A sibling may have it all the same, from wherever. Whether this repository has it then only the upstream tells.
+        """
+        step = patience.step if patience is not None else _ignore
+        if await self._copies.has_any(digest):
+            with contextlib.suppress(RegistryError):
+                if not is_known:
+                    await self._source.head(upstream, repository, digest, step)
+                found = await self._copies.of_any(repository, digest, patience)
+                if found is not None:
+                    return found
+        return await self._source.fetch(upstream, repository, digest, step)
+
+    def keep(
+        self, repository: Repository, fetched: FetchedManifest, began: int | None = None, tag: Tag | None = None
+    ) -> Held:
+        """Keep a manifest that was fetched, unless it, or the tag it was asked for by, was purged meanwhile.
+
+        `began` is how many purges there had been as it was asked for, None if it was only now.
+        """
+        purges = self._store.purges
+        names: list[Tag | Digest] = [fetched.digest] if tag is None else [fetched.digest, tag]
+        if began is not None and any(purges.took(repository, name, began) for name in names):
+            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
         self._arrived[repository, fetched.digest] = None
         if len(self._arrived) > _MOST_ARRIVED:
             del self._arrived[next(iter(self._arrived))]
@@ -125,3 +190,7 @@ class Manifests:
         await self._source.head(upstream, repository, digest)
         self._store.link(repository, digest, Link(elsewhere.media_type, False, len(elsewhere.body)), elsewhere.body)
         return elsewhere
+
+
+def _ignore(_: int) -> None:
+    """Take a step of something that nobody waits for with patience."""

@@ -31,20 +31,23 @@ class Negatives:
             if error is not None and time.monotonic() < until:
                 raise RegistryError(error.code, error.message, failure=error.failure, is_remembered=True)
 
-    def note(self, repository: Repository, name: Hashable, identity: str, error: RegistryError) -> None:
-        """Remember an answer, if it is of the kind that is."""
+    def note(
+        self, repository: Repository, name: Hashable, identity: str, error: RegistryError, age: float = 0.0
+    ) -> None:
+        """Remember an answer, if it is of the kind that is; the upstream gave it `age` seconds ago."""
+        until = time.monotonic() + self._seconds - age
         if error.status == 404:
-            self._put((repository, name), error)
+            self._put((repository, name), until, error)
         elif error.code is ErrorCode.DENIED:
-            self._put((repository, None, identity), error)
+            self._put((repository, None, identity), until, error)
 
     def forget(self, is_meant: Callable[[str], bool]) -> None:
         """Forget what is remembered of some repositories."""
         for key in [key for key in self._errors if is_meant(str(key[0]))]:
             del self._errors[key]
 
-    def _put(self, key: tuple[Hashable, ...], error: RegistryError) -> None:
+    def _put(self, key: tuple[Hashable, ...], until: float, error: RegistryError) -> None:
         self._errors.pop(key, None)
-        self._errors[key] = (time.monotonic() + self._seconds, error)
+        self._errors[key] = (until, error)
         while len(self._errors) > _MOST:
             del self._errors[next(iter(self._errors))]

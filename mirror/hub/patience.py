@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
-_LONGEST_SECONDS = 5.0
+LONGEST_SECONDS = 5.0
 
 
 class Patience:
-    """Ends once nothing moved forward for `seconds`, and in any case after 5 s."""
+    """Ends once nothing moved forward for `seconds`, and in any case after 5 s.
+
+    `is_of_another` while it is another replica's upstream that is waited for.
+    """
 
     def __init__(self, seconds: float) -> None:
         now = time.monotonic()
         self._seconds = seconds
-        self._last = now + _LONGEST_SECONDS
+        self.is_of_another = False
+        self._last = now + LONGEST_SECONDS
         self._until = min(now + seconds, self._last)
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Count what happens meanwhile as another replica's affair, and its end as a step forward."""
+        self.is_of_another = True
+        try:
+            yield
+        finally:
+            self.is_of_another = False
+        self.step(1)
 
     def step(self, weight: int) -> None:
         """Note that something moved forward; `weight` times the usual patience begins now."""

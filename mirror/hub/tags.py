@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -10,15 +10,15 @@ import structlog
 
 from mirror.channel import ManifestFound
 from mirror.config import FreshnessSettings, Upstream
+from mirror.hub.adoption import Adoption
+from mirror.hub.answers import MOMENT_SECONDS, Answers, Pointed, Question, Refused
 from mirror.hub.deferrals import Deferrals
 from mirror.hub.lookout import Lookout
 from mirror.hub.manifests import Held, Manifests
 from mirror.hub.negatives import Negatives
 from mirror.hub.patience import Patience
 from mirror.observe.cache_status import CacheStatus, Outcome
-from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
-from mirror.oci.manifest import platforms
 from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream import FetchedManifest, Level, Quotas, UpstreamManifests
 from mirror.store import Store, TagState
@@ -27,16 +27,16 @@ from mirror.store.freshness import Freshness
 # Of a quota that runs short, times to live are this much longer.
 _STRETCH = 2.0
 _MOST_TOLD = 10_000
-_RESERVE = 0.05
 
 
 class Tags:
-    """Answers for manifests by tag. Of those who ask the same at once, one asks the upstream."""
+    """Answers for manifests by tag. Of those who ask the same at once, anywhere, one asks the upstream."""
 
     def __init__(
         self,
         source: UpstreamManifests,
         manifests: Manifests,
+        answers: Answers,
         store: Store,
         settings: FreshnessSettings,
         quotas: Quotas,
@@ -45,6 +45,8 @@ class Tags:
         """Ask `source`; `identity` tells as whom, as a text that changes with the credentials."""
         self._source = source
         self._manifests = manifests
+        self._answers = answers
+        self._adoption = Adoption(manifests, quotas)
         self._store = store
         self._settings = settings
         self._freshness = Freshness(settings)
@@ -53,7 +55,6 @@ class Tags:
         self._negatives = Negatives(settings.negative_ttl)
         self._deferrals = Deferrals()
         self._lookout: Lookout[Tag, Held] = Lookout(self._check, identity, settings.revalidate_timeout)
-        self._adopting: dict[str, asyncio.Lock] = {}
         self._told: set[tuple[Repository, Tag]] = set()
         self._log = structlog.get_logger("layover.hub")
 
@@ -88,13 +89,50 @@ class Tags:
     async def _missing(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
         identity = await self._identity(upstream)
         self._negatives.check(repository, tag, identity)
-        flight, joined = self._lookout.bring(repository, tag, lambda: self._get(upstream, repository, tag))
-        try:
-            found = await flight
-        except RegistryError as error:
-            self._negatives.note(repository, tag, identity, error)
-            raise
+        flight, joined = self._lookout.bring(repository, tag, lambda: self._bring(upstream, repository, tag, identity))
+        found = await flight
         return self._answer(repository, tag, found, found.outcome(joined=joined))
+
+    async def _bring(self, upstream: Upstream, repository: Repository, tag: Tag, identity: str) -> Held:
+        """Return what a tag points to of which nothing is held."""
+        question: Question[Pointed] = Question()
+        state = self._store.shelf.tag(repository, tag)
+        since = -math.inf if state is None else state.checked_at
+        try:
+            async with self._answers.ask(Pointed, upstream, repository, tag) as question:
+                if question.told is None:
+                    return await self._get(upstream, repository, tag, question)
+                if question.at > since and self._is_believed(repository, tag, question):
+                    return await self._believe(upstream, repository, tag, question)
+            since = max(since, time.time() - self._freshness.ttl(repository, tag), question.at + MOMENT_SECONDS)
+            async with self._answers.ask(Pointed, upstream, repository, tag, since=since) as question:
+                if question.told is None:
+                    return await self._look_up(upstream, repository, tag, question)
+                return await self._believe(upstream, repository, tag, question)
+        except RegistryError as error:
+            self._negatives.note(repository, tag, identity, error, question.age)
+            raise
+
+    def _is_believed(self, repository: Repository, tag: Tag, question: Question[Pointed]) -> bool:
+        is_refused = isinstance(question.told, Refused)
+        return question.age < (self._settings.negative_ttl if is_refused else self._freshness.ttl(repository, tag))
+
+    async def _look_up(self, upstream: Upstream, repository: Repository, tag: Tag, question: Question[Pointed]) -> Held:
+        """Return what a tag points to that was pulled once, by a HEAD: whoever pulled it may have it still."""
+        asked_at, began = time.time(), self._store.purges.count
+        try:
+            head = await self._source.check(upstream, repository, tag, lambda _: None, is_probe=False, may_get=True)
+        except RegistryError as error:
+            if error.failure is not None:
+                raise
+            return await self._get(upstream, repository, tag, question)
+        if isinstance(head, FetchedManifest):
+            held = self._manifests.keep(repository, head, began, tag)
+        else:
+            held = await self._adoption.adopt(upstream, repository, None, Pointed(head.digest))
+        self._remember(upstream, repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
+        question.answered(Pointed(held.digest, self._answers.replica))
+        return held
 
     async def _fresh_or_stale(
         self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState, held: Held
@@ -131,12 +169,63 @@ class Tags:
     async def _check(
         self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience, is_probe: bool
     ) -> Held:
-        """Ask by HEAD where the tag points, and fetch what is new."""
-        asked_at, has_answered = time.time(), False
+        """Ask where the tag points, and fetch what is new."""
         state = self._store.shelf.tag(repository, tag)
         if state is None:
             self._lookout.answered(upstream, repository)
             raise _removed(repository, tag)
+        since = max(state.checked_at, time.time() - self._freshness.ttl(repository, tag))
+        async with self._answers.ask(Pointed, upstream, repository, tag, since=since, patience=patience) as question:
+            if question.told is not None:
+                return await self._believe(upstream, repository, tag, question, patience)
+            return await self._ask(upstream, repository, tag, state, question, patience, is_probe=is_probe)
+
+    async def _believe(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        question: Question[Pointed],
+        patience: Patience | None = None,
+    ) -> Held:
+        """Return where a tag points as another replica was told, fetched if it is not held.
+
+        Raises:
+            RegistryError: the upstream refused, or what is new cannot be had.
+        """
+        told, state = question.told, self._store.shelf.tag(repository, tag)
+        if isinstance(told, Refused):
+            error = told.error(upstream)
+            if state is not None and error.code is ErrorCode.DENIED:
+                await self._note_failure(upstream, repository, tag, error, is_local=True)
+            else:
+                await self._note_refusal(upstream, repository, tag, error, question.age)
+            raise error
+        assert told is not None, "the caller has seen that it was told something"
+        self._lookout.answered(upstream, repository)
+        try:
+            held = await self._adoption.adopt(upstream, repository, state, told, patience)
+        except RegistryError as error:
+            if state is not None:
+                await self._note_failure(upstream, repository, tag, error, is_local=True)
+            raise
+        media_type = state.media_type if state is not None and held.digest == state.digest else held.media_type
+        self._remember(upstream, repository, tag, TagState(held.digest, media_type, len(held.body), question.at))
+        return held
+
+    async def _ask(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        state: TagState,
+        question: Question[Pointed],
+        patience: Patience,
+        *,
+        is_probe: bool,
+    ) -> Held:
+        """Ask by HEAD where the tag points, and fetch what is new."""
+        asked_at, began, has_answered = time.time(), self._store.purges.count, False
         try:
             may_get = self._quotas.level(upstream) is not Level.CRITICAL
             head = await self._source.check(
@@ -144,20 +233,25 @@ class Tags:
             )
             has_answered = True
             if isinstance(head, FetchedManifest):
-                held, media_type = self._manifests.keep(repository, head), head.media_type
+                held, media_type = self._manifests.keep(repository, head, began, tag), head.media_type
             else:
                 self._lookout.answered(upstream, repository)
-                held = await self._adopted(upstream, repository, state, head.digest, patience)
+                pointed = Pointed(head.digest)
+                question.answered(pointed)
+                held = await self._adoption.adopt(upstream, repository, state, pointed, patience)
                 media_type = state.media_type if head.digest == state.digest else head.media_type or held.media_type
         except RegistryError as error:
             if error.failure is None and error.status == 404:
-                return await self._confirmed(upstream, repository, tag, patience)
+                return await self._confirmed(upstream, repository, tag, question, patience)
             await self._note_failure(upstream, repository, tag, error, is_local=has_answered)
             raise
         self._remember(upstream, repository, tag, TagState(held.digest, media_type, len(held.body), asked_at))
+        question.answered(Pointed(held.digest, self._answers.replica))
         return held
 
-    async def _confirmed(self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience) -> Held:
+    async def _confirmed(
+        self, upstream: Upstream, repository: Repository, tag: Tag, question: Question[Pointed], patience: Patience
+    ) -> Held:
         """Return where a tag points after all: a HEAD's 404 for one that is held is believed once a GET confirms it.
 
         Raises:
@@ -165,7 +259,7 @@ class Tags:
         """
         if self._quotas.level(upstream) is Level.CRITICAL:
             raise self._defer(repository, tag, Failure.QUOTA)
-        return await self._get(upstream, repository, tag, patience.step)
+        return await self._get(upstream, repository, tag, question, patience)
 
     async def _note_failure(
         self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, *, is_local: bool
@@ -178,66 +272,45 @@ class Tags:
         if error.failure is not None:
             await self._lookout.failed(upstream, repository, tag, error, is_local=is_local)
 
-    async def _adopted(
-        self, upstream: Upstream, repository: Repository, state: TagState, digest: Digest, patience: Patience
-    ) -> Held:
-        """Return the manifest that a tag points to now, fetched if it is not held.
-
-        Raises:
-            RegistryError: it cannot be had; with `Failure.QUOTA` if the quota is too short for what has another answer.
-        """
-        held = self._manifests.held(repository, digest)
-        if held is not None:
-            return held
-        if self._quotas.level(upstream) is Level.PLENTY:
-            return await self._manifests.fetch(upstream, repository, digest, patience.step)
-        async with self._adopting.setdefault(upstream.url, asyncio.Lock()):
-            return await self._adopted_sparingly(upstream, repository, state, digest, patience)
-
-    async def _adopted_sparingly(
-        self, upstream: Upstream, repository: Repository, state: TagState, digest: Digest, patience: Patience
-    ) -> Held:
-        """Fetch a manifest together with those of the platforms that were pulled before, or nothing at all.
-
-        A tag that moved to an index whose platforms can no longer be fetched would be worse than a stale one.
-        """
-        old = self._manifests.held(repository, state.digest)
-        pulled = [] if old is None else [each for each in platforms(old.body) if self._is_held(repository, each.digest)]
-        remaining, limit = self._quotas.remaining(upstream), self._quotas.limit(upstream)
-        if remaining is None or limit is None or remaining - 1 - len(pulled) < limit * _RESERVE:
-            raise RegistryError(ErrorCode.TOOMANYREQUESTS, "the quota runs short", failure=Failure.QUOTA)
-        held = await self._manifests.fetch(upstream, repository, digest, patience.step)
-        wanted = {each.platform for each in pulled}
-        for child in platforms(held.body):
-            if child.platform in wanted and not self._is_held(repository, child.digest):
-                await self._manifests.fetch(upstream, repository, child.digest, patience.step)
-        return held
-
-    def _is_held(self, repository: Repository, digest: Digest) -> bool:
-        return self._manifests.held(repository, digest) is not None
-
     async def _get(
-        self, upstream: Upstream, repository: Repository, tag: Tag, step: Callable[[int], None] = lambda _: None
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        question: Question[Pointed],
+        patience: Patience | None = None,
     ) -> Held:
         """Fetch what the tag points to, and remember where that is."""
         asked_at = time.time()
         try:
-            held = await self._manifests.fetch(upstream, repository, tag, step)
+            held = await self._manifests.fetch_tag(upstream, repository, tag, patience)
         except RegistryError as error:
-            is_known = self._store.shelf.tag(repository, tag) is not None
-            if error.failure is not None:
-                if is_known:
-                    await self._lookout.failed(upstream, repository, tag, error, is_local=True)
-            elif error.status == 404:
-                self._lookout.answered(upstream, repository)
-                self._negatives.note(repository, tag, "", error)
-                if is_known and self._settings.on_deleted == "serve":
-                    raise self._defer(repository, tag, Failure.DELETED) from None
-                if is_known:
-                    self._store.drop_tag(repository, tag)
+            question.failed(error, self._settings.negative_ttl)
+            await self._note_refusal(upstream, repository, tag, error)
             raise
         self._remember(upstream, repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
+        question.answered(Pointed(held.digest, self._answers.replica))
         return held
+
+    async def _note_refusal(
+        self, upstream: Upstream, repository: Repository, tag: Tag, error: RegistryError, age: float = 0.0
+    ) -> None:
+        """Note that a GET found nothing, or failed, `age` seconds ago.
+
+        Raises:
+            RegistryError: what is held stays, and stands for a while.
+        """
+        is_known = self._store.shelf.tag(repository, tag) is not None
+        if error.failure is not None:
+            if is_known:
+                await self._lookout.failed(upstream, repository, tag, error, is_local=True)
+        elif error.status == 404:
+            self._lookout.answered(upstream, repository)
+            self._negatives.note(repository, tag, "", error, age)
+            if is_known and self._settings.on_deleted == "serve":
+                raise self._defer(repository, tag, Failure.DELETED) from None
+            if is_known:
+                self._store.drop_tag(repository, tag)
 
     def _remember(self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState) -> None:
         self._lookout.answered(upstream, repository)

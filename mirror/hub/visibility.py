@@ -12,7 +12,9 @@ import structlog
 
 from mirror.channel import ManifestFound
 from mirror.config import Upstream
+from mirror.hub.answers import Answers, Judged
 from mirror.hub.flights import Flights
+from mirror.hub.patience import Patience
 from mirror.observe.cache_status import Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -38,11 +40,15 @@ class _Failure(NamedTuple):
 class Visibility:
     """Lets requests pass that the policy of their upstream allows. Nothing is served by the hub without."""
 
-    def __init__(self, caller: AnonymousCaller, store: Store, patience: float) -> None:
-        """Ask `caller`; whoever can go by an older verdict waits `patience` seconds for a new one."""
+    def __init__(self, caller: AnonymousCaller, store: Store, patience: float, answers: Answers | None = None) -> None:
+        """Ask `caller`; whoever can go by an older verdict waits `patience` seconds for a new one.
+
+        By `answers` replicas of a fleet share their verdicts.
+        """
         self._caller = caller
         self._store = store
         self._patience = patience
+        self._answers = answers or Answers.unshared()
         self._flights: Flights[Verdict] = Flights()
         self._failures: dict[tuple[Repository, Sample | None], _Failure] = {}
         self._since: dict[Repository, float] = {}
@@ -192,8 +198,27 @@ class Visibility:
         await asyncio.wait({checking}, timeout=max(0.0, since + self._patience - time.monotonic()))
 
     async def _ask(self, upstream: Upstream, repository: Repository, sample: Sample, *, is_quick: bool) -> Verdict:
-        asked_at = time.time()
+        """Return the verdict that a replica was given within the last hour, or this one is given now."""
         self._since[repository] = time.monotonic()
+        known = self._store.shelf.verdict(repository)
+        since = max(time.time() - VERDICT_SECONDS, -math.inf if known is None else known.checked_at)
+        patience = Patience(self._patience) if is_quick else None
+        try:
+            async with self._answers.ask(Judged, upstream, repository, since=since, patience=patience) as question:
+                if isinstance(question.told, Judged):
+                    verdict = Verdict(question.told.is_private, question.at)
+                else:
+                    verdict = await self._found(upstream, repository, sample, is_quick=is_quick)
+                    question.answered(Judged(verdict.is_private), VERDICT_SECONDS)
+        finally:
+            del self._since[repository]
+        self._tell(upstream, repository, verdict)
+        self._store.judge(repository, verdict)
+        self._failures.pop((repository, None), None)
+        return verdict
+
+    async def _found(self, upstream: Upstream, repository: Repository, sample: Sample, *, is_quick: bool) -> Verdict:
+        asked_at = time.time()
         try:
             is_public = await self._caller.may_have(upstream, repository, sample, is_quick=is_quick)
         except RegistryError as error:
@@ -204,18 +229,12 @@ class Visibility:
                 # What is asked for by digest may be there at any moment.
                 self._note_failure(repository, sample, _RETRY_SECONDS, error)
             raise
-        finally:
-            del self._since[repository]
         if not is_public and sample.kind == "tags":
             # Some upstreams list for their members alone what anybody may pull.
             refused = refusal(upstream, repository)
             self._note_failure(repository, sample, VERDICT_SECONDS, refused)
             raise refused
-        verdict = Verdict(not is_public, asked_at)
-        self._tell(upstream, repository, verdict)
-        self._store.judge(repository, verdict)
-        self._failures.pop((repository, None), None)
-        return verdict
+        return Verdict(not is_public, asked_at)
 
     def _tell(self, upstream: Upstream, repository: Repository, verdict: Verdict) -> None:
         known = self._store.shelf.verdict(repository)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fleet.members import Fleet
 from tests.fleet.servers import Cluster, Sentinels, TlsRedis, Valkey
 
 
@@ -32,3 +33,18 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def tls_redis(tmp_path: Path) -> Iterator[TlsRedis]:
     with TlsRedis(tmp_path / "redis", password="secret") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """Return a server for tests that do not harm it."""
+    with Valkey(tmp_path_factory.mktemp("valkey")) as running:
+        yield running
+
+
+@pytest.fixture
+async def fleet(shared_valkey: Valkey, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Return a fleet without replicas yet, on an empty server."""
+    shared_valkey.ask("FLUSHALL")
+    async with Fleet(tmp_path / "stores", shared_valkey.url) as empty:
+        yield empty

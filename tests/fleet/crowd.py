@@ -87,10 +87,15 @@ class Crowd:
             text = self._process.stdout.read()
             assert self._process.wait(_PATIENCE) == 0
         finally:
+            self.kill()
+        return msgspec.json.decode(text.removeprefix(b"begun\n"), type=list[Pulled])
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self._process is not None and self._process.stdout is not None:
             self._process.kill()
             self._process.wait(10)
             self._process.stdout.close()
-        return msgspec.json.decode(text.removeprefix(b"begun\n"), type=list[Pulled])
 
 
 def pull(urls: Sequence[str], repository: str, reference: str) -> list[Pulled]:

@@ -27,6 +27,7 @@ class Scene:
         self.upstream = upstream
         self.valkey = valkey
         self.replicas = replicas
+        self.crowds: list[Crowd] = []
 
     def push(self, layers: Sequence[int] = LAYERS) -> Image:
         """Push an image that nobody has."""
@@ -39,7 +40,17 @@ class Scene:
     def crowd(self, image: Image, members: Sequence[Member], each: int) -> Crowd:
         """Let so many clients at each of the replicas pull an image."""
         urls = [member.url for _ in range(each) for member in members]
-        return Crowd(urls, image.repository, image.tag).start()
+        self.crowds.append(Crowd(urls, image.repository, image.tag).start())
+        return self.crowds[-1]
+
+    def meet(self) -> None:
+        """Wait until all replicas have met in a Redis that is new."""
+        until(lambda: self._met() == len(REGIONS), "all beat")
+        self.replicas.wait()
+
+    def _met(self) -> int:
+        with self.valkey.client() as client:
+            return sum(client.zcard(key) for key in client.scan_iter(match="*live"))
 
     def share(self, image: Image) -> float:
         """Return how often the registry sent the image, in blob bytes."""
@@ -69,11 +80,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture
 def scene(fleet: Scene) -> Iterator[Scene]:
+    fleet.crowds.clear()
     yield fleet
+    for crowd in fleet.crowds:
+        crowd.kill()
     fleet.upstream.reset()
     fleet.replicas.line.heal()
-    fleet.valkey.kill()
-    fleet.valkey.start()
     fleet.replicas.start()
 
 
@@ -130,6 +142,8 @@ def test_pull__redis_is_killed(scene: Scene) -> None:
     scene.valkey.kill()
     assert_right(crowd.result(), image)
     assert scene.share(image) <= len(REGIONS)
+    scene.valkey.start()
+    scene.meet()
 
 
 def test_pull__redis_is_a_black_hole(scene: Scene) -> None:
@@ -138,8 +152,9 @@ def test_pull__redis_is_a_black_hole(scene: Scene) -> None:
     try:
         assert_right(scene.crowd(image, list(scene.replicas), 2).result(), image)
     finally:
-        scene.valkey.resume()
+        scene.valkey.restart()
     assert scene.share(image) <= len(REGIONS)
+    scene.meet()
 
 
 @pytest.mark.parametrize("way", ["cut", "swallow"])

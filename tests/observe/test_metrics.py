@@ -27,6 +27,9 @@ PROMISED = {
     "layover_store_bytes": set(),
     "layover_store_capacity_bytes": set(),
     "layover_store_objects": {"kind"},
+    "layover_fleet_up": set(),
+    "layover_fleet_replicas": {"peer_region"},
+    "layover_fleet_seconds": {"operation"},
 }
 
 
@@ -51,6 +54,8 @@ def hub() -> CollectorRegistry:
     metrics.store_objects.labels("blob").set(3)
     metrics.store_bytes.set(2**50)
     metrics.fill_seconds.observe(2)
+    metrics.fleet_replicas.labels("eu").set(3)
+    metrics.fleet_seconds.labels("beat").observe(0.01)
     return registry
 
 

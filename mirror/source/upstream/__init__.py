@@ -8,6 +8,8 @@ from mirror.source.upstream.listings import Listed, Page, UpstreamListings
 from mirror.source.upstream.manifests import CheckedHead, FetchedManifest, ManifestHead, UpstreamManifests
 from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.quota import Level, Quotas
+from mirror.source.upstream.quota_news import QuotaNews
+from mirror.source.upstream.scopes import Scopes
 
 __all__ = [
     "AnonymousCaller",
@@ -19,8 +21,10 @@ __all__ = [
     "ManifestHead",
     "Page",
     "Proxies",
+    "QuotaNews",
     "Quotas",
     "Sample",
+    "Scopes",
     "UpstreamBlobs",
     "UpstreamClient",
     "UpstreamListings",

@@ -30,6 +30,7 @@ from mirror.source.upstream.credentials import Credentials
 from mirror.source.upstream.endpoints import Endpoints
 from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.quota import Quotas
+from mirror.source.upstream.quota_news import QuotaNews
 from mirror.source.upstream.redirects import follow
 from mirror.source.upstream.retry import retrying
 from mirror.source.upstream.slots import Slot
@@ -72,10 +73,14 @@ class UpstreamClient:
         contexts: Mapping[str, ssl.SSLContext],
         proxies: Proxies,
         credentials: Credentials,
+        news: QuotaNews | None = None,
     ) -> None:
-        """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured."""
+        """Count in `metrics`; `contexts` holds the TLS context of each `ca_file` that is configured.
+
+        By `news` replicas of a fleet share the limits of upstreams.
+        """
         self._metrics = metrics
-        self.quotas = Quotas(metrics)
+        self.quotas = Quotas(metrics, news)
         self._connections = Connections(metrics, contexts, proxies)
         self._authorization = Authorization(self._connections, credentials, self.received)
         self._breakers = Breakers(metrics)
@@ -92,7 +97,9 @@ class UpstreamClient:
 
     async def identity(self, upstream: Upstream) -> str:
         """Return as whom an upstream is asked now, as a text that changes with the credentials; nobody is empty."""
-        return await self._authorization.identity(upstream)
+        identity = await self._authorization.identity(upstream)
+        self.quotas.asked_as(upstream, identity)
+        return identity
 
     async def ask(self, ask: Ask) -> aiohttp.ClientResponse:
         """Return an open answer, its status below 300; the caller releases it.

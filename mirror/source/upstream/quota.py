@@ -17,6 +17,7 @@ from mirror.observe.metrics import HubMetrics
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.source.upstream.ask import Ask
 from mirror.source.upstream.failures import LONGEST_RETRY_AFTER, RETRY_AFTER, UpstreamError
+from mirror.source.upstream.quota_news import News, Pause, QuotaNews, Reading
 
 _LOW = 0.20
 _CRITICAL = 0.05
@@ -28,6 +29,8 @@ _PROBE_SECONDS = 60.0
 # So many HEADs in a row must each have cost something before they count as costly: others may share the quota.
 _PROOF = 3
 _MOST_ACCOUNTS = 1000
+# Of two replicas that learn so soon after one another nobody can tell who was answered first.
+_CLOSE_SECONDS = 1.0
 _NUMBER = re.compile(r"\s*(\d{1,12})\s*(?:[;,].*)?", re.ASCII | re.DOTALL)
 _WINDOW = re.compile(r";\s*w\s*=\s*(\d{1,9})", re.ASCII)
 
@@ -43,7 +46,9 @@ class Level(IntEnum):
 class _Account:
     """What is known of one upstream as it treats one caller. Times are of `time.monotonic`."""
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: Upstream, scope: str) -> None:
+        self.upstream = upstream
+        self.scope = scope
         self.limit: int | None = None
         self.remaining = 0
         self.learnt_at = 0.0
@@ -71,6 +76,28 @@ class _Account:
             return Level.PLENTY
         return Level.LOW if left >= self.limit * _CRITICAL else Level.CRITICAL
 
+    def adopt(self, reading: Reading) -> bool:
+        """Take in what another replica learnt; return whether this one knows that less is left."""
+        remaining, is_lower = reading.remaining, False
+        if self.left is not None:
+            if reading.learnt_at < self.learnt_at - _CLOSE_SECONDS:
+                return False
+            if reading.learnt_at < self.learnt_at + _CLOSE_SECONDS:
+                is_lower = self.remaining < remaining
+                remaining = min(remaining, self.remaining)
+        self.limit, self.remaining, self.forgotten_at = reading.limit, remaining, reading.until
+        self.learnt_at = max(self.learnt_at, reading.learnt_at)
+        # What others fetched tells nothing of what this replica's HEADs cost.
+        self.gets_told = None
+        if not remaining:
+            self.probed_at = max(self.probed_at, reading.learnt_at)
+        return is_lower
+
+    def pause(self, pause: Pause) -> None:
+        """Make no more requests of a kind for a while."""
+        self.probed_at = time.monotonic()
+        self.pauses[pause.kind, pause.method] = pause.until
+
 
 class Allowance(NamedTuple):
     """One request that may be made."""
@@ -82,11 +109,13 @@ class Allowance(NamedTuple):
 
 
 class Quotas:
-    """The limits of every upstream, by who asks."""
+    """The limits of every upstream, by who asks: this replica, and those that ask as the same caller."""
 
-    def __init__(self, metrics: HubMetrics) -> None:
-        """Export what is known in `metrics`."""
+    def __init__(self, metrics: HubMetrics, news: QuotaNews | None = None) -> None:
+        """Export what is known in `metrics`; hear `news` from the others, and tell them."""
         self._metrics = metrics
+        self._news = news or QuotaNews.none()
+        self._news.on_news(self._hear)
         self._accounts: dict[tuple[str, str, str], _Account] = {}
         self._callers: dict[tuple[str, str], str] = {}
         self._log = structlog.get_logger("layover.upstream")
@@ -161,7 +190,8 @@ class Quotas:
         account.limit, account.remaining, account.learnt_at = limit, remaining, now
         account.forgotten_at = now + _window(headers)
         account.gets_told = account.gets if account.under_way == allowance.is_counted else None
-        self._tell(account, ask)
+        self._news.tell(account.scope, Reading(limit, remaining, now, account.forgotten_at))
+        self._tell(account)
 
     def is_used_up(self, allowance: Allowance) -> bool:
         """Say whether the upstream told that nothing is left."""
@@ -169,13 +199,29 @@ class Quotas:
 
     def limited(self, ask: Ask, identity: str, error: UpstreamError) -> None:
         """Make no more requests of a kind for as long as a 429 asks for."""
-        account, now = self._account(ask, identity), time.monotonic()
-        account.probed_at = now
-        account.pauses[ask.kind, ask.method] = now + (error.retry_after or 0)
+        account = self._account(ask, identity)
+        pause = Pause(ask.kind, ask.method, time.monotonic() + (error.retry_after or 0))
+        account.pause(pause)
+        self._news.tell(account.scope, pause)
+
+    def asked_as(self, upstream: Upstream, identity: str) -> None:
+        """Note as whom an upstream is asked from now on, or would be if no other replica had asked."""
+        key = (upstream.name, upstream.url)
+        self._callers.pop(key, None)
+        self._callers[key] = identity
+        while len(self._callers) > _MOST_ACCOUNTS:
+            del self._callers[next(iter(self._callers))]
+        if (*key, identity) not in self._accounts:
+            self._new(upstream, upstream.url, identity)
 
     def _own(self, upstream: Upstream) -> _Account | None:
         key = (upstream.name, upstream.url)
-        account = self._accounts.get((*key, self._callers.get(key, "")))
+        identity = self._callers.get(key, None if upstream.has_credentials else "")
+        if identity is None:
+            return None
+        account = self._accounts.get((*key, identity))
+        if account is None and self._news.known(self._news.scope(upstream.url, identity)):
+            account = self._new(upstream, upstream.url, identity)
         if account is not None and account.limit is not None and account.left is None:
             self._forget(upstream, account)
         return account
@@ -183,20 +229,34 @@ class Quotas:
     def _account(self, ask: Ask, identity: str) -> _Account:
         key = (ask.upstream.name, ask.base or ask.upstream.url)
         if not ask.base and not ask.is_anonymous:
-            self._callers.pop(key, None)
-            self._callers[key] = identity
-            while len(self._callers) > _MOST_ACCOUNTS:
-                del self._callers[next(iter(self._callers))]
+            self.asked_as(ask.upstream, identity)
         account = self._accounts.get((*key, identity))
-        if account is None:
-            while len(self._accounts) >= _MOST_ACCOUNTS:
-                del self._accounts[next(iter(self._accounts))]
-            account = self._accounts[(*key, identity)] = _Account()
+        return account or self._new(ask.upstream, key[1], identity)
+
+    def _new(self, upstream: Upstream, url: str, identity: str) -> _Account:
+        while len(self._accounts) >= _MOST_ACCOUNTS:
+            del self._accounts[next(iter(self._accounts))]
+        scope = self._news.scope(url, identity)
+        account = self._accounts[upstream.name, url, identity] = _Account(upstream, scope)
+        for news in self._news.known(scope):
+            self._hear(scope, news)
         return account
 
-    def _tell(self, account: _Account, ask: Ask) -> None:
+    def _hear(self, scope: str, news: News) -> None:
+        """Take in what another replica told."""
+        for account in list(self._accounts.values()):
+            if account.scope != scope:
+                continue
+            if isinstance(news, Pause):
+                account.pause(news)
+                continue
+            if account.adopt(news):
+                self._news.tell(scope, news._replace(remaining=account.remaining, learnt_at=time.monotonic()))
+            self._tell(account)
+
+    def _tell(self, account: _Account) -> None:
         """Export what is left, and log once that a mark was crossed."""
-        upstream = ask.upstream
+        upstream = account.upstream
         if account is not self._own(upstream) or account.limit is None:
             return
         self._metrics.upstream_quota_remaining.labels(upstream.label).set(account.remaining)
