@@ -132,17 +132,22 @@ class HubApp:
         self._blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         services = self._services(manifests, tags, answers)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
-        self.evictions = Evictions(settings.store.path / "audit", metrics)
-        self._offers = Offers(self.coordinator, self.store, self.hub.take) if settings.fleet.is_shared else None
-        self._pins = Pins(self.store, settings.upstreams)
-        purging = Purging(self.store, services, self.evictions, self.coordinator.lost)
-        self.orders = Orders(self.coordinator, self.store, settings.upstreams, purging, self._pins)
-        answers.purged_at = self.orders.purged_at
-        self.janitor = self._janitor()
-        self.adviser = Adviser(self.store, settings.store.low_mark, self.janitor.popularity)
         self._refreshing: asyncio.Task[None] | None = None
         self._describing: asyncio.Task[None] | None = None
-        self.admin = Admin(self.hub, self.store, self.registry, metrics, pools.disk, self._api())
+        self._operate(services, metrics)
+
+    def _operate(self, services: Services, metrics: HubMetrics) -> None:
+        """Build what looks after the store, and what operators see of it and order."""
+        settings, store = self._settings, self.store
+        self.evictions = Evictions(settings.store.path / "audit", metrics)
+        self._pins = Pins(store, settings.upstreams)
+        purging = Purging(store, services, self.evictions, self.coordinator.lost)
+        self.orders = Orders(self.coordinator, store, settings.upstreams, purging, self._pins)
+        self._answers.purged_at = self.orders.purged_at
+        self._offers = Offers(self.coordinator, store, self.hub.take) if settings.fleet.is_shared else None
+        self.janitor = self._janitor()
+        self.adviser = Adviser(store, settings.store.low_mark, self.janitor.popularity)
+        self.admin = Admin(self.hub, store, self.registry, metrics, self._pools.disk, self._api())
 
     def _services(self, manifests: Manifests, tags: Tags, answers: Answers) -> Services:
         """Return what the hub decides by."""

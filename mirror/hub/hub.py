@@ -110,7 +110,8 @@ class LocalHub:
 
         before = self.pulls.before(repository, reference)
         try:
-            found = await self._visibility.manifest(upstream, repository, reference, find)
+            with allowance():
+                found = await self._visibility.manifest(upstream, repository, reference, find)
         except RegistryError as error:
             self.pulls.failed(repository, reference, error)
             raise

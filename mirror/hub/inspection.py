@@ -127,7 +127,7 @@ class Inspection:
         self._pins = pins
         self._pulls = pulls
         # When a tag was last purged, in fleet time, 0 if it was not.
-        self.purged_at: Callable[[Repository, Tag], float] = lambda *_: 0.0
+        self.purged_at: Callable[[Repository, str], float] = lambda *_: 0.0
         self._evictions = evictions
 
     async def images(self, what: str, after: str, most: int) -> Images:

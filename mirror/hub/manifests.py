@@ -16,7 +16,7 @@ from mirror.hub.patience import Patience
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
-from mirror.oci.reference import Reference, Repository, Tag
+from mirror.oci.reference import Repository, Tag
 from mirror.source.upstream import FetchedManifest, UpstreamManifests
 from mirror.store import Link, Store
 
@@ -104,7 +104,7 @@ class Manifests:
         """
         step = patience.step if patience is not None else _ignore
         began = self._store.purges.count
-        return self._kept(repository, tag, began, await self._source.fetch(upstream, repository, tag, step))
+        return self.keep(repository, await self._source.fetch(upstream, repository, tag, step), began, tag)
 
     async def fetch(
         self,
@@ -124,7 +124,7 @@ class Manifests:
         """
         began = self._store.purges.count
         if holder and (found := await self._copies.of(holder, repository, digest, patience)) is not None:
-            return self._kept(repository, digest, began, found)
+            return self.keep(repository, found, began)
         is_known = holder is not None or self._store.shelf.link(repository, digest) is not None
         since = -math.inf
         for _ in range(_MOST_TRIES):
@@ -132,22 +132,15 @@ class Manifests:
             async with asking as question:
                 if not isinstance(question.told, Kept):
                     found = await self._find(upstream, repository, digest, patience, is_known=is_known)
-                    held = self._kept(repository, digest, began, found)
-                    if held.is_kept:
-                        question.answered(Kept(self._answers.replica))
+                    held = self.keep(repository, found, began)
+                    question.answered(Kept(self._answers.replica))
                     return held
                 found = await self._copies.of(question.told.holder, repository, digest, patience)
                 found = found or await self._copies.of_any(repository, digest, patience)
                 if found is not None:
-                    return self._kept(repository, digest, began, found)
+                    return self.keep(repository, found, began)
                 since = question.at + MOMENT_SECONDS
-        return self._kept(repository, digest, began, await self._source.fetch(upstream, repository, digest))
-
-    def _kept(self, repository: Repository, reference: Reference, began: int, fetched: FetchedManifest) -> Held:
-        """Keep a manifest that was fetched, unless it was purged since that `began`."""
-        if any(self._store.purges.took(repository, each, began) for each in (reference, fetched.digest)):
-            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
-        return self.keep(repository, fetched)
+        return self.keep(repository, await self._source.fetch(upstream, repository, digest), began)
 
     async def _find(
         self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool
@@ -166,8 +159,17 @@ class Manifests:
                     return found
         return await self._source.fetch(upstream, repository, digest, step)
 
-    def keep(self, repository: Repository, fetched: FetchedManifest) -> Held:
-        """Keep a manifest that was fetched."""
+    def keep(
+        self, repository: Repository, fetched: FetchedManifest, began: int | None = None, tag: Tag | None = None
+    ) -> Held:
+        """Keep a manifest that was fetched, unless it, or the tag it was asked for by, was purged meanwhile.
+
+        `began` is how many purges there had been as it was asked for, None if it was only now.
+        """
+        purges = self._store.purges
+        names: list[Tag | Digest] = [fetched.digest] if tag is None else [fetched.digest, tag]
+        if began is not None and any(purges.took(repository, name, began) for name in names):
+            return Held(fetched.digest, fetched.media_type, fetched.body, was_fetched=True, is_kept=False)
         self._arrived[repository, fetched.digest] = None
         if len(self._arrived) > _MOST_ARRIVED:
             del self._arrived[next(iter(self._arrived))]

@@ -79,9 +79,9 @@ class Orders:
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("layover.hub")
 
-    def purged_at(self, repository: Repository, tag: str) -> float:
-        """Return when a tag was last purged, in fleet time; 0 if it was not in the last 30 days."""
-        name = f"{repository}:{tag}"
+    def purged_at(self, repository: Repository, name: str) -> float:
+        """Return when a tag or digest was last purged, in fleet time; 0 if it was not in the last 30 days."""
+        name = f"{repository}{'@' if ':' in name else ':'}{name}"
         return max((at for at, selection in self._purges.values() if selection.matches(name)), default=0.0)
 
     async def start(self) -> None:

@@ -72,12 +72,12 @@ def select(text: str, upstreams: Upstreams) -> Selection:
 def _image(text: str, upstreams: Upstreams) -> Selection:
     name, _, named = text.partition("@")
     head, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
+    last, colon, tag = last.partition(":")
     host, _, path = _full(f"{head}{slash}{last}", upstreams).partition("/")
     if not is_name(path):
         raise ValueError(path)
     # A digest tells all; a tag beside it is for people.
-    reference = Digest.parse(named) if "@" in text else parse_reference(tag or _LATEST)
+    reference = Digest.parse(named) if "@" in text else parse_reference(tag if colon else _LATEST)
     repository = Repository(host, path)
     full = f"{repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"
     return Selection(full, repository, reference, full.__eq__)

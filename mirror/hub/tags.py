@@ -135,7 +135,7 @@ class Tags:
 
     async def _look_up(self, upstream: Upstream, repository: Repository, tag: Tag, question: Question[Pointed]) -> Held:
         """Return what a tag points to that was pulled once, by a HEAD: whoever pulled it may have it still."""
-        asked_at = time.time()
+        asked_at, began = time.time(), self._store.purges.count
         try:
             head = await self._source.check(upstream, repository, tag, lambda _: None, is_probe=False, may_get=True)
         except RegistryError as error:
@@ -143,7 +143,7 @@ class Tags:
                 raise
             return await self._get(upstream, repository, tag, question)
         if isinstance(head, FetchedManifest):
-            held = self._manifests.keep(repository, head)
+            held = self._manifests.keep(repository, head, began, tag)
         else:
             held = await self._adoption.adopt(upstream, repository, None, Pointed(head.digest))
         self._remember(upstream, repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
@@ -241,7 +241,7 @@ class Tags:
         is_probe: bool,
     ) -> Held:
         """Ask by HEAD where the tag points, and fetch what is new."""
-        asked_at, has_answered = time.time(), False
+        asked_at, began, has_answered = time.time(), self._store.purges.count, False
         try:
             may_get = self._quotas.level(upstream) is not Level.CRITICAL
             head = await self._source.check(
@@ -249,7 +249,7 @@ class Tags:
             )
             has_answered = True
             if isinstance(head, FetchedManifest):
-                held, media_type = self._manifests.keep(repository, head), head.media_type
+                held, media_type = self._manifests.keep(repository, head, began, tag), head.media_type
             else:
                 self._lookout.answered(upstream, repository)
                 pointed = Pointed(head.digest)

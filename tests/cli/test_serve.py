@@ -70,9 +70,9 @@ def test_exits_2__for_a_store_in_use(workers: str, tmp_path: Path) -> None:
 def test_exits_2__for_a_store_of_a_newer_release(workers: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    newer = json.dumps({"version": 2, "more": "than this release knows"})
+    newer = json.dumps({"version": 3, "more": "than this release knows"})
     (store / "format").write_text(newer)
-    assert_refused(serve(replica(store, SERVER__WORKERS=workers)), 2, str(store), "format 2")
+    assert_refused(serve(replica(store, SERVER__WORKERS=workers)), 2, str(store), "format 3")
     assert (store / "format").read_text() == newer
 
 

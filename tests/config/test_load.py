@@ -66,8 +66,6 @@ max_connections = 32
 
 # Each key of a feature to come, by its environment variable, with a value that asks something of the feature.
 NOT_YET = {
-    "SERVER__ADMIN_TOKEN": "x",
-    "SERVER__ADMIN_TOKEN_FILE": "/x",
     "SERVER__TLS__CERTIFICATE": "/x",
     "SERVER__TLS__KEY": "/x",
     "SERVER__TLS__CLIENT_CA": "/x",
@@ -143,6 +141,19 @@ class TestOrder:
         assert (settings.log.level, settings.log.format) == ("debug", "json")
 
 
+class TestAdminToken:
+    def test_takes__text_or_a_file(self) -> None:
+        settings = load(None, {"LAYOVER_SERVER__ADMIN_TOKEN": "123"}).server
+        assert (settings.admin_token, settings.admin_token_file) == ("123", "")
+        assert "123" not in repr(settings)
+        assert load(None, {"LAYOVER_SERVER__ADMIN_TOKEN_FILE": "/run/token"}).server.admin_token_file == "/run/token"
+
+    def test_refuses__both(self) -> None:
+        environment = {"LAYOVER_SERVER__ADMIN_TOKEN": "x", "LAYOVER_SERVER__ADMIN_TOKEN_FILE": "/x"}
+        with pytest.raises(ConfigError, match=r"^LAYOVER_SERVER__ADMIN_TOKEN.*stands beside .*_file; remove one$"):
+            load(None, environment)
+
+
 class TestVariables:
     def test_spell__every_plain_key(self) -> None:
         environment = {
@@ -210,15 +221,15 @@ class TestNotYet:
             load(None, {"LAYOVER_UPSTREAMS": tables})
 
     def test_refuses__in_the_file(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.toml", '[store]\nlow_mark = "50%"')
+        file = write(tmp_path / "a.toml", '[store]\nverify_every = "1d"')
         with pytest.raises(ConfigError) as refused:
             load(file, {})
-        assert str(refused.value) == f"{file}: store.low_mark: not available yet; remove it"
+        assert str(refused.value) == f"{file}: store.verify_every: not available yet; remove it"
 
     def test_refuses__even_beside_the_file_s_harmless_value(self, tmp_path: Path) -> None:
-        file = write(tmp_path / "a.toml", '[store]\nlow_mark = "90%"')
-        with pytest.raises(ConfigError, match=r"^LAYOVER_STORE__LOW_MARK: store\.low_mark: not available yet"):
-            load(file, {"LAYOVER_STORE__LOW_MARK": "50%"})
+        file = write(tmp_path / "a.toml", '[store]\nverify_every = "30d"')
+        with pytest.raises(ConfigError, match=r"^LAYOVER_STORE__VERIFY_EVERY: store\.verify_every: not available yet"):
+            load(file, {"LAYOVER_STORE__VERIFY_EVERY": "1d"})
 
 
 class TestFreshness:

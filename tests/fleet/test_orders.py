@@ -13,8 +13,8 @@ import pytest
 
 from tests.chaos.reader import Client
 from tests.chaos.scene import eventually
-from tests.fleet.ordering import call, files, hexes, member, pins, told
 from tests.fleet.servers import Valkey
+from tests.operator import call, files, hexes, member, pins, told
 from tests.replica import Replica
 from tests.upstream import Image, Upstream
 
@@ -82,6 +82,20 @@ def test_purge__is_carried_out_everywhere__and_by_one_that_was_stopped_before_it
     fleet.pull(c, fleet.app)
     layer = fleet.app.layers[1].digest
     assert fleet.upstream.counters.sent(layer) == fleet.app.layers[1].size, "nothing but the upstream has it"
+
+
+def test_pull__right_after_a_purge__is_served_by_no_sibling(fleet: Fleet) -> None:
+    """Siblings that have yet to carry the purge out are no sources, however many have the image."""
+    layer = fleet.app.layers[1]
+    for number in range(5):
+        replica = fleet.replicas[number % 3]
+        for each in fleet.replicas:
+            fleet.pull(each, fleet.app)
+        fleet.upstream.counters.clear()
+        told(replica, "POST", "/purge", {"what": layer.digest})
+        told(replica, "POST", "/purge", {"what": "app:1"})
+        fleet.pull(replica, fleet.app)
+        assert fleet.upstream.counters.sent(layer.digest) == layer.size
 
 
 def test_purge__without_redis__reaches_the_others_once_it_is_back(fleet: Fleet) -> None:
