@@ -166,7 +166,7 @@ class HubApp:
         )
         inspection.purged_at = self.orders.purged_at
         label = settings.fleet.replica or gethostname()
-        overview = Overview(self.store, self.coordinator, self._pins, label, self._counted)
+        overview = Overview(self.store, self.coordinator, self._pins, label, self._counted, self.adviser.advice)
         return Api(Access(settings.server), self.hub, self.orders, self._pins, inspection, overview, disk)
 
     def _janitor(self) -> Janitor:

@@ -38,11 +38,20 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         f"hits    {share(hits['ratio'])} of {count(hits['requests'], 'request')}, "
         f"{share(hits['byte_ratio'])} of {size(hits['bytes'])}, since it began"
     )
+    if status["advice"]["requested"]:
+        yield "advice  " + _advice(status["advice"])
     yield ""
     yield table([("REPLICA", "REGION", "URL", "ROOM", "VERSION", "STATE"), *map(_replica, status["fleet"]["replicas"])])
     if status["upstreams"]:
         yield ""
         yield table([("UPSTREAM", "STATE", "REQUESTS", "BYTES", "QUOTA LEFT"), *map(_upstream, status["upstreams"])])
+
+
+def _advice(advice: dict[str, Any]) -> str:
+    return (
+        f"a store of half the size would have served {share(advice['half'])} of the bytes, "
+        f"this one {share(advice['same'])}, one of twice the size {share(advice['double'])}"
+    )
 
 
 def _replica(member: dict[str, Any]) -> tuple[str, ...]:

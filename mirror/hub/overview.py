@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import msgspec
 
+from mirror.eviction.ghost import Advice
 from mirror.fleet import Coordinator
 from mirror.hub.pins import Pins
 from mirror.observe.cache_status import Outcome
@@ -76,27 +77,35 @@ class StoreUse(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """All of it."""
+    """All of it; `advice` is what other sizes of the store would have been worth."""
 
     version: str
     fleet: Fleet
     upstreams: list[UpstreamHealth]
     hits: Hits
     store: StoreUse
+    advice: Advice
 
 
 class Overview:
     """Puts together what the parts of the hub know."""
 
     def __init__(
-        self, store: Store, coordinator: Coordinator, pins: Pins, label: str, samples: Callable[[], Iterable[Sample]]
+        self,
+        store: Store,
+        coordinator: Coordinator,
+        pins: Pins,
+        label: str,
+        samples: Callable[[], Iterable[Sample]],
+        advice: Callable[[], Advice],
     ) -> None:
-        """Call this replica `label`; `samples` are what all its processes counted."""
+        """Call this replica `label`; `samples` are what all its processes counted, `advice` is about its store."""
         self._store = store
         self._coordinator = coordinator
         self._pins = pins
         self._label = label
         self._samples = samples
+        self._advice = advice
 
     def fleet(self) -> Fleet:
         """Return the replicas that are known now. No I/O."""
@@ -122,7 +131,9 @@ class Overview:
     def status(self) -> Status:
         """Return everything. Slow: use a thread."""
         samples = list(self._samples())
-        return Status(version("layover"), self.fleet(), _upstreams(samples), _hits(samples), self._use())
+        return Status(
+            version("layover"), self.fleet(), _upstreams(samples), _hits(samples), self._use(), self._advice()
+        )
 
     def _use(self) -> StoreUse:
         store, room = self._store, self._store.room

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.reader import Client
+from tests.chaos.scene import eventually
 from tests.operator import call, told
 from tests.replica import NO_PREFETCH, Replica
 from tests.upstream import Upstream
@@ -167,6 +168,12 @@ def test_tells__how_it_does(replica: Replica) -> None:
     assert status["hits"]["hits"] <= status["hits"]["requests"]
     assert [each["name"] for each in status["upstreams"]] == ["docker.io"]
     assert status["upstreams"][0]["is_up"]
+
+
+def test_tells__what_other_sizes_of_the_store_were_worth(replica: Replica) -> None:
+    eventually(lambda: told(replica, "GET", "/status")["advice"]["requested"] > 1000, "what was pulled is looked at")
+    advice = told(replica, "GET", "/status")["advice"]
+    assert 0 <= advice["half"] <= advice["same"] <= advice["double"] <= 1
 
 
 def test_leaves_open__what_probes_ask(replica: Replica) -> None:
