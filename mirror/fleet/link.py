@@ -170,12 +170,10 @@ class Link:
         client = connect(url, self.host, database=url.database)
         async with asyncio.timeout(2 * CONNECT_SECONDS):
             try:
-                role = (await command(client, "ROLE"))[0]
-            except NoPermissionError:
-                role = b"master"
-            if role != b"master":
+                await _check_role(client)
+            except BaseException:
                 await client.aclose()
-                raise Away("is a replica, not the master")
+                raise
             self.client = client
             await self._greet()
         if self.lost.is_set():
@@ -256,6 +254,18 @@ class Link:
             self._log.warning(
                 "the fleet's Redis is away: this replica goes on alone", redis=str(url), reason=self.reason
             )
+
+
+async def _check_role(client: Redis) -> None:
+    """Make sure that writes are taken, as far as this user may ask.
+
+    Raises:
+        Away: they are not.
+    """
+    with contextlib.suppress(NoPermissionError):
+        role, *_ = await command(client, "ROLE")
+        if role != b"master":
+            raise Away("is a replica, not the master")
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -25,6 +25,7 @@ CONNECT_SECONDS = 2.0
 _SOCKET_SECONDS = 5.0
 _MOST_CONNECTIONS = 6
 _MOST_NODES = 100
+_GRACE_SECONDS = 0.25
 
 
 class NotFound(Exception):
@@ -106,8 +107,27 @@ class Locator:
 
 
 async def _ask_all(url: RedisUrl, hosts: Sequence[Host], words: Sequence[str]) -> list[tuple[Host, Any]]:
-    answers = await asyncio.gather(*(_ask(url, host, words) for host in hosts))
-    return list(zip(hosts, answers, strict=True))
+    """Ask all, and wait for those that are slower than the first for a moment only: they may be gone."""
+    asking = {host: asyncio.ensure_future(_ask(url, host, words)) for host in hosts}
+    try:
+        await _first_answer(asking.values())
+        await asyncio.wait(asking.values(), timeout=_GRACE_SECONDS)
+        return [
+            (host, asked.result() if asked.done() else NotFound("does not answer")) for host, asked in asking.items()
+        ]
+    finally:
+        for asked in asking.values():
+            asked.cancel()
+        await asyncio.gather(*asking.values(), return_exceptions=True)
+
+
+async def _first_answer(asking: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until one of them knows something, or none does."""
+    left = set(asking)
+    while left:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        if not all(isinstance(each.result(), NotFound) for each in done):
+            return
 
 
 async def _ask(url: RedisUrl, host: Host, words: Sequence[str]) -> Any:

@@ -166,8 +166,9 @@ class Membership:
 
     async def refresh(self) -> None:
         """Hear who is there now."""
-        with contextlib.suppress(Away):
-            await self._beat()
+        with contextlib.suppress(Away, TimeoutError), spending():
+            async with asyncio.timeout(seconds_left()):
+                await self._beat()
 
     async def greet(self) -> None:
         """Beat for the first time on a connection: nothing that was heard before counts.

@@ -54,7 +54,7 @@ class TestRefused:
         one, two = await fleet.member("one"), await fleet.member("two")
         with structlog.testing.capture_logs() as logs:
             valkey.kill()
-            await eventually(lambda: "refuses connections" in one.state, "it is noticed")
+            await eventually(lambda: all("refuses connections" in each.state for each in (one, two)), "it is noticed")
             await goes_on_alone(one)
             registry = fleet.registries["one"]
             await eventually(lambda: metric(registry, "layover_fleet_up") == 0, "it is shown")
@@ -91,7 +91,7 @@ class TestBlackHole:
             assert await one.claim(digest(1)) == Claim()
             assert await one.consult("topic", 0, 30) == Turn("topic", 0)
         assert time.monotonic() - began < MOST + SLACK
-        await eventually(lambda: "does not answer" in one.state or "did not answer" in one.state, "it is known")
+        await eventually(lambda: "did not answer within 750 ms" in one.state, "it is known")
         await goes_on_alone(one)
         valkey.resume()
         await eventually(lambda: one.is_up, "it is back")

@@ -13,7 +13,9 @@ from mirror.config.units import Address
 from mirror.fleet import Identity, RedisAddress, allowance, within_allowance
 from mirror.fleet.address import own_url
 from mirror.fleet.clock import FleetClock
+from mirror.fleet.locating import CONNECT_SECONDS, Locator, NotFound
 from mirror.fleet.waiting import seconds_left, spending
+from tests.fleet.servers import Sentinels
 
 ANYWHERE = Address("0.0.0.0", 5000)  # noqa: S104 - nothing listens there
 
@@ -158,3 +160,20 @@ class TestAddress:
         if not content:
             with pytest.raises(ConfigError, match=r"^fleet\.secret_file "):
                 RedisAddress(FleetSettings(redis_url=RedisUrl.parse("redis://h"), secret_file=str(file)))
+
+
+class TestLocator:
+    async def test_does_not_wait__for_sentinels_that_are_gone(self, sentinels: Sentinels) -> None:
+        loop = asyncio.get_running_loop()
+        sentinels.sentinels[0].kill()
+        sentinels.sentinels[1].pause()
+        began = loop.time()
+        found = await Locator().find(RedisUrl.parse(sentinels.url))
+        assert found == Host("127.0.0.1", sentinels.master.port)
+        assert loop.time() - began < CONNECT_SECONDS
+
+    async def test_says__that_nobody_knows(self) -> None:
+        with pytest.raises(NotFound, match=r"^127\.0\.0\.1:1 refuses connections$"):
+            await Locator().find(RedisUrl.parse("redis+sentinel://127.0.0.1:1/fleet"))
+        with pytest.raises(NotFound, match="cannot be reached"):
+            await Locator().find(RedisUrl.parse("redis+cluster://no-such-host.invalid"))
