@@ -109,9 +109,14 @@ def prove(signature: Signature, secret: str, chain: str | None) -> str:
 def is_proven(proof: str, signature: Signature, secret: str, chain: str | None) -> bool:
     """Say whether an answer comes from whom the question was for."""
     expected = prove(signature, secret, chain)
-    return hmac.compare_digest(proof.encode(errors="surrogateescape"), expected.encode())
+    return hmac.compare_digest(_bytes(proof), _bytes(expected))
 
 
 def _hash(secret: str, *fields: str) -> str:
     text = "\n".join((f"layover {_VERSION}", *fields))
-    return hmac.digest(secret.encode(), text.encode(errors="surrogateescape"), hashlib.sha256).hex()
+    return hmac.digest(_bytes(secret), _bytes(text), hashlib.sha256).hex()
+
+
+def _bytes(text: str) -> bytes:
+    """Return a text as bytes, also one that came as bytes that are no text."""
+    return text.encode(errors="surrogatepass")

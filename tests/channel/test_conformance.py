@@ -677,6 +677,8 @@ async def test_sibling_has__held_or_not__is_kept(bench: Bench) -> None:
     digest = bench.push(_MIB)
     assert await bench.hub.sibling_has(digest, 60) is False
     await _hold(bench, digest)
+    # Its name is there, and may not be there to stay yet.
+    await eventually(lambda: digest not in bench.local._store.naming)
     assert await bench.hub.sibling_has(digest, 60) is True
     assert bench.local._store.holds.is_held(digest)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mirror.fleet.signature import Question, Refusal, Signature, is_proven, parse, parse_chain, prove
@@ -25,6 +25,7 @@ _UNSIGNED = st.builds(
 
 
 @given(_UNSIGNED, _QUESTIONS)
+@example(Signature("a", "b", 0), Question("GET", "/\ud800", "\udcff"))
 def test_parse__what_was_made__is_the_same_and_verifies(unsigned: Signature, question: Question) -> None:
     signature = unsigned.signed(question, _SECRET)
     assert parse(signature.header()) == signature
@@ -57,7 +58,7 @@ def test_refusal__another_question__is_forged(unsigned: Signature, question: Que
     assert signature.refusal(other, _SECRET, unsigned.receiver, unsigned.at / 1000) is expected
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=10), st.text(st.characters(codec="utf-8"), max_size=10))
+@given(st.text(max_size=10), st.text(max_size=10))
 def test_refusal__another_secret__is_forged(one: str, other: str) -> None:
     question = Question("GET", "/v2/", "")
     signature = Signature("a", "b", 0).signed(question, f"x{one}")
