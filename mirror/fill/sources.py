@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirror.fill.supply import SourceLost, Supply
+from mirror.fill.supply import Lender, SourceLost, Supply
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -63,7 +63,7 @@ class Sources:
         source = self._supply.current
         if source is None:
             raise SourceLost("", "it was given up")
-        if source is not self._supply.upstream:
+        if isinstance(source, Lender):
             return await self._lent(source, start, stop)
         stream = await self._open(source, start, stop)
         self.was_opened = True
@@ -96,11 +96,11 @@ class Sources:
             # Whoever gets ranges wrong, or has nothing to take one from, may well have the whole.
             return await self._of_that_size(source, 0, None)
 
-    async def _lent(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
+    async def _lent(self, source: Lender, start: int, stop: int | None) -> BlobStream:
         try:
             return await self._of_that_size(source, start, stop)
         except WrongSize as error:
-            raise self._supply.disbelieve(error.message) from None
+            raise source.lost(error.message, is_to_blame=True) from None
 
     async def _of_that_size(self, source: BlobSource, start: int, stop: int | None) -> BlobStream:
         stream = await source.open(self._repository, self._digest, start, stop)

@@ -17,7 +17,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
 from mirror.source import BlobSource, BlobStream, Pace
-from mirror.source.sibling import Siblings
+from mirror.source.sibling import SiblingBlob, SiblingBlobs, Siblings
 
 # Of the last bytes a filler shows nothing before all of them verified.
 TAIL = 64 * 2**10
@@ -96,7 +96,7 @@ class Supply:
             source = self._siblings.blobs(choice.sibling, self.followers)
             self.chain = (choice.sibling.identity,)
             is_near = choice.sibling.region == self._coordinator.region
-            self.current = _Lender(self, choice, source, is_near=is_near)
+            self.current = Lender(self, choice, source, is_near=is_near)
         return self.current
 
     @property
@@ -104,13 +104,13 @@ class Supply:
         """Whether this replica has the blob from the upstream, and siblings may have it from this replica."""
         return self.has_claimed and self.current is self.upstream and bool(self._coordinator.siblings)
 
-    def lose(self, source: _Lender, reason: str, *, is_to_blame: bool = False) -> SourceLost:
-        """Return the error for a sibling that failed: it is not asked for this blob again, or once more.
+    def lose(self, source: Lender, reason: str, *, is_final: bool, is_to_blame: bool) -> SourceLost:
+        """Return the error for a sibling that failed: it is asked for the blob once more, or if `is_final` never.
 
-        `is_to_blame` if the sibling source cannot know.
+        `is_to_blame` if only the fill can tell.
         """
         sibling = source.sibling
-        if source.is_near and not is_to_blame and sibling.identity not in self._spared:
+        if source.is_near and not is_final and sibling.identity not in self._spared:
             # Who has a lot to do may not answer in time: going upstream beside it would give it more.
             self._spared.add(sibling.identity)
             return SourceLost(sibling.label, reason)
@@ -124,11 +124,6 @@ class Supply:
             self._siblings.failed(sibling.identity)
         self._excluded.add(sibling.identity)
         return SourceLost(sibling.label, reason)
-
-    def disbelieve(self, reason: str) -> SourceLost:
-        """Return the error for a sibling that says of the blob what cannot be."""
-        assert isinstance(self.current, _Lender), "it is said of siblings alone"
-        return self.lose(self.current, reason, is_to_blame=True)
 
     def took(self, sibling: Sibling) -> None:
         """Note that bytes of a sibling's came."""
@@ -183,12 +178,11 @@ class Supply:
         return [each for each in found if each.identity not in self._excluded and each.region not in self._parted]
 
 
-class _Lender:
+class Lender:
     """A sibling as a source: whatever goes wrong with it, others are asked instead."""
 
-    def __init__(self, supply: Supply, choice: Choice, source: BlobSource, *, is_near: bool) -> None:
-        assert choice.sibling is not None
-        self.sibling = choice.sibling
+    def __init__(self, supply: Supply, choice: Choice, source: SiblingBlobs, *, is_near: bool) -> None:
+        self.sibling = source.sibling
         self.label = source.label
         self.is_filler = choice.filler is not None
         self.is_near = is_near
@@ -206,7 +200,7 @@ class _Lender:
         try:
             stream = await self._source.open(repository, digest, start, stop)
         except RegistryError as error:
-            raise self.lost(error.message) from None
+            raise self.lost(error.message, is_final=error.failure is None) from None
         end = stream.size if stop is None or stream.size is None else min(stop, stream.size)
         if stream.start != start or stream.stop not in {None, end}:
             await stream.close(is_wrong=True)
@@ -224,9 +218,9 @@ class _Lender:
         """Note that bytes came."""
         self._supply.took(self.sibling)
 
-    def lost(self, reason: str, *, is_to_blame: bool = False) -> SourceLost:
-        """Return the error for its failing."""
-        return self._supply.lose(self, reason, is_to_blame=is_to_blame)
+    def lost(self, reason: str, *, is_final: bool = False, is_to_blame: bool = False) -> SourceLost:
+        """Return the error for its failing: `is_final` if asking again is no use, as it is if it `is_to_blame`."""
+        return self._supply.lose(self, reason, is_final=is_final or is_to_blame, is_to_blame=is_to_blame)
 
     def chained(self, chain: tuple[str, ...]) -> None:
         """Note whose bytes it has."""
@@ -237,14 +231,14 @@ class _Lender:
 class _Loan:
     """An open answer of a sibling, which has to go on bringing something."""
 
-    def __init__(self, lender: _Lender, stream: BlobStream) -> None:
+    def __init__(self, lender: Lender, stream: SiblingBlob) -> None:
         self.start, self.stop, self.size = stream.start, stream.stop, stream.size
         self._lender = lender
         self._stream = stream
         self._position = stream.start
         self._waited = 0.0
         self._brought = 0
-        lender.chained(getattr(stream, "chain", ()))
+        lender.chained(stream.chain)
 
     @property
     def waiting_since(self) -> float | None:

@@ -8,10 +8,12 @@ from functools import partial
 
 import pytest
 
+from tests.chaos.reader import Reader, get
 from tests.fleet.crowd import Crowd, Pulled, pull
 from tests.fleet.replicas import Member, Replicas
 from tests.fleet.servers import Valkey, until
 from tests.upstream import Image, Upstream
+from tests.upstream.images import Descriptor
 
 MIB = 2**20
 REGIONS = ("west", "west", "west", "east", "east", "east")
@@ -94,9 +96,13 @@ def assert_right(pulled: Sequence[Pulled], image: Image) -> None:
     assert {each.received for each in pulled} == {image.size}
 
 
-def assert_fetched_once(scene: Scene, image: Image) -> None:
-    for blob in image.blobs:
+def assert_sent_once(scene: Scene, blobs: Sequence[Descriptor]) -> None:
+    for blob in blobs:
         assert scene.upstream.counters.sent(blob.digest) == blob.size, scene.upstream.counters.spans(blob.digest)
+
+
+def assert_fetched_once(scene: Scene, image: Image) -> None:
+    assert_sent_once(scene, image.blobs)
     assert scene.upstream.counters.requests("GET", "manifest") == len(image.manifests) + 1
 
 
@@ -189,3 +195,37 @@ def test_pull__a_sibling_lies(scene: Scene) -> None:
     until(lambda: _holds(scene, asking, image.layers[1].digest), "the asking replica has it")
     assert_right(pull([asking.url], image.repository, image.tag), image)
     assert scene.share(image) <= 1.01
+
+
+def test_pull__held_by_a_sibling__under_a_repository_that_lacks_it(scene: Scene) -> None:
+    image = scene.push((MIB,))
+    assert_right(pull([scene.replicas[0].url], image.repository, image.tag), image)
+    for member in (scene.replicas[1], scene.replicas[3]):
+        refused = get(member.url, f"/v2/library/another/blobs/{image.layers[0].digest}")
+        assert refused.status == 404, refused.beginning
+    assert_right(pull([scene.replicas[1].url], image.repository, image.tag), image)
+    assert scene.share(image) <= 1.01
+
+
+def test_pull__the_registry_says_no__to_everybody(scene: Scene) -> None:
+    image = scene.push((100,))
+    missing = f"sha256:{'5' * 64}"
+    readers = [Reader(each.url, f"/v2/{image.repository}/blobs/{missing}") for each in scene.replicas for _ in range(2)]
+    assert {each.wait().status for each in readers} == {404}
+    assert scene.upstream.counters.requests("GET", digest=missing) <= len(REGIONS)
+
+
+def test_read_range__far_ahead__of_what_a_sibling_fills(scene: Scene) -> None:
+    image = scene.push((30 * MIB,))
+    layer = image.layers[0]
+    target = f"/v2/{image.repository}/blobs/{layer.digest}"
+    for member in scene.replicas:
+        get(member.url, f"/v2/{image.repository}/manifests/{image.platforms[0].manifest.digest}")
+    scene.upstream.dials.blob_rate_total = 2 * MIB
+    begun = [Reader(member.url, target).wait_for(MIB) for member in (scene.replicas[0], scene.replicas[3])]
+    ahead = get(scene.replicas[4].url, target, {"Range": f"bytes={25 * MIB}-{25 * MIB + 99}"})
+    assert ahead.beginning == scene.upstream.content(layer.digest)[25 * MIB : 25 * MIB + 100]
+    assert not any(each.has_ended for each in begun)
+    scene.upstream.dials.blob_rate_total = None
+    assert [each.wait().digest for each in begun] == [layer.digest] * 2
+    assert_sent_once(scene, [layer])
