@@ -177,6 +177,7 @@ class HubApp:
             self.admin.set_ready(is_ready=is_ready)
             if is_ready and not was_ready:
                 was_ready = True
+                self.coordinator.serves()
                 log_serving(self._settings)
 
         counters = socket.with_name("counters")
@@ -337,6 +338,7 @@ class Replica:
         server = self._settings.server
         await self._hub.start()
         await self._door.start(server.listen)
+        self._hub.coordinator.serves()
         self._hub.admin.set_ready(is_ready=True)
         log_serving(self._settings)
         await stopping.wait()

@@ -35,6 +35,9 @@ class Alone:
     def describe(self, room: int, load: int) -> None:
         """See `Coordinator`."""
 
+    def serves(self) -> None:
+        """See `Coordinator`."""
+
     def holds(self, digest: Digest, size: int) -> None:
         """See `Coordinator`."""
 

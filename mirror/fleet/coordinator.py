@@ -133,6 +133,10 @@ class RedisCoordinator:
         """See `Coordinator`."""
         self._fleet.me = msgspec.structs.replace(self._fleet.me, room=_rounded(room), load=_rounded(load))
 
+    def serves(self) -> None:
+        """See `Coordinator`."""
+        self._fleet.serves()
+
     def holds(self, digest: Digest, size: int) -> None:  # noqa: ARG002 - the Protocol's
         """See `Coordinator`."""
         self._copies.tell(digest, is_held=True)
@@ -263,7 +267,7 @@ class RedisCoordinator:
                 self._link.lose("is said to be elsewhere")
 
     def _called(self, word: bytes) -> None:
-        """Take what Redis called out: w(oken), m(essage), o(rder), or a hint to beat."""
+        """Take what Redis called out: w(oken), m(essage), o(rder), f(act), or b: who is there has changed."""
         kind, rest = word[:1], word[1:]
         if kind == b"w":
             self._topics.wake(rest)
@@ -275,7 +279,7 @@ class RedisCoordinator:
                 for told in self._told.get(message.kind, ()):
                     told(message)
         else:
-            self._fleet.hint()
+            self._fleet.hint(is_urgent=kind == b"b")
 
     @staticmethod
     def _call(told: Sequence[Callable[[], None]]) -> None:

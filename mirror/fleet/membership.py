@@ -25,7 +25,8 @@ from mirror.observe.metrics import HubMetrics
 Check = Callable[[Sibling], Awaitable[bool]]
 _BEAT_SECONDS = 1.0
 # Hints that something changed make it beat sooner, but not more often than this.
-_SHORTEST_SECONDS = 0.1
+_SHORTEST_SECONDS = 0.2
+_URGENT_SECONDS = 0.03
 _PAGE = 200
 # So often has a sibling to have called in vain before a URL is called wrong: the port may be just about to open.
 _REFUTED = 3
@@ -56,10 +57,12 @@ class Membership:
         self._members_seen = self._facts_seen = "0"
         self._last_order = b""
         self._former = ""
+        self._serves = False
         self._is_taken = self._is_proven = self._is_refuted = False
         self._accepted = asyncio.Event()
         self._pending_until = 0.0
         self._hint = asyncio.Event()
+        self._began = self._due = 0.0
         self._beating = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = ""
@@ -113,8 +116,14 @@ class Membership:
                 await self.link.run(scripts.GOODBYE, self.seat, self.me.boot)
         self._show(is_up=False)
 
-    def hint(self) -> None:
-        """Beat soon."""
+    def serves(self) -> None:
+        """See `Coordinator`."""
+        self._serves = True
+        self.hint()
+
+    def hint(self, *, is_urgent: bool = True) -> None:
+        """Beat soon, though not often."""
+        self._due = min(self._due, self._began + (_URGENT_SECONDS if is_urgent else _SHORTEST_SECONDS))
         self._hint.set()
 
     async def ask(self, script: Script, *arguments: str | bytes | float) -> Any:
@@ -180,12 +189,13 @@ class Membership:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            began = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BEAT_SECONDS):
-                    await self._hint.wait()
-            await asyncio.sleep(max(0.0, began + _SHORTEST_SECONDS - time.monotonic()))
-            self._hint.clear()
+            while (left := self._due - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._hint.wait()
+                self._hint.clear()
+            self._began = time.monotonic()
+            self._due = self._began + _BEAT_SECONDS
             if self.link.is_up:
                 await self.refresh()
             self._say()
@@ -201,7 +211,11 @@ class Membership:
         """Tell how this replica does, and hear of the others; whether all news were heard."""
         me = self.me
         told = msgspec.json.encode(me)
-        flags = ("1" if self._is_proven or self._check is None else "0", "1" if self._check else "0")
+        flags = (
+            "1" if self._is_proven or self._check is None else "0",
+            "1" if self._check else "0",
+            "1" if self._serves else "0",
+        )
         began = time.monotonic()
         with self._metrics.fleet_seconds.labels("beat").time():
             answer = await self.link.run(

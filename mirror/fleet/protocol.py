@@ -165,6 +165,9 @@ class Coordinator(Protocol):
     def describe(self, room: int, load: int) -> None:
         """Tell with the next heartbeat how this replica does."""
 
+    def serves(self) -> None:
+        """Tell that the data port answers: siblings find out now whether they reach it."""
+
     # Copies
 
     def holds(self, digest: Digest, size: int) -> None:

@@ -82,6 +82,7 @@ class Fleet:
             made.check = _asynchronous(check)
         self._started.append(made)
         await made.start()
+        made.serves()
         return made
 
     async def member(self, name: str, region: str = "local", *, store: str = "") -> RedisCoordinator:

@@ -109,6 +109,7 @@ class TestOne:
         one.used({X: 2})
         assert set(await one.popularity([X])) <= {X}
         one.describe(10, 1)
+        one.serves()
         one.lost(X)
         one.misses("another", X)
         await one.hold([X], 1.0)

@@ -185,6 +185,23 @@ class TestRefusals:
         assert "wr0ng" not in str(logs)
         assert "wr0ng" not in one.state
 
+    async def test_a_user__that_may_do_what_docs_fleet_says(self, valkey: Valkey, tmp_path: Path) -> None:
+        document = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+        rights = document.partition("A user of its own needs `")[2].partition("`")[0].split()
+        valkey.ask("ACL", "SETUSER", "layover", "on", ">secret", *rights)
+        async with Fleet(tmp_path / "stores", valkey.url.replace("redis://", "redis://layover:secret@")) as fleet:
+            one, two = await fleet.member("one"), await fleet.member("two")
+            turn = await one.consult("topic", 0, 30)
+            waiting = asyncio.create_task(two.consult("topic", 0, 30))
+            assert isinstance(turn, Turn)
+            await one.post(turn, b"x", one.time, 60)
+            assert isinstance(await waiting, Posted)
+            assert (await one.claim(X)).regional is not None
+            assert await two.send(one.identity, "offer", b"x")
+            one.used({X: 1})
+            await one._uses._flush()
+            assert await two.order("pin", "x") is not None
+
     async def test_a_password_that_changes__with_its_file(self, tmp_path: Path) -> None:
         file = tmp_path / "url"
         with Valkey(tmp_path / "valkey", password="right") as valkey:

@@ -1,7 +1,9 @@
 -- identity, boot, boot of the run before it, its region, URL, what it tells, a new generation,
--- the last changes that it knows of members and of facts, whether its URL is known to be right, whether it can check
+-- the last changes that it knows of members and of facts, whether its URL is known to be right, whether it can check,
+-- whether it answers there
 local identity, boot, former, region, url, told, fresh = unpack(ARGV, 1, 7)
 local members_seen, facts_seen, is_proven, can_check = ARGV[8], ARGV[9], ARGV[10] == '1', ARGV[11] == '1'
+local serves = ARGV[12] == '1'
 local PAGE = 200
 
 redis.call('SET', root .. 'generation', fresh, 'NX')
@@ -25,6 +27,10 @@ if held_by and held_by ~= boot and is_live(seat) then
 end
 local is_new = held_by ~= boot or not is_live(seat)
 redis.call('HSET', root .. 'boots', seat, boot)
+if serves ~= (redis.call('HGET', root .. 'serving', seat) == boot) then
+    redis.call('HSET', root .. 'serving', seat, serves and boot or '')
+    is_new = true
+end
 redis.call('ZADD', root .. 'live', now, seat)
 if redis.call('HGET', root .. 'members', seat) ~= told then
     redis.call('HSET', root .. 'members', seat, told)
@@ -49,7 +55,7 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', root .. 'live', '-inf', now - 
     if member then
         redis.call('HDEL', root .. 'seats', cjson.decode(member).identity)
     end
-    for _, name in ipairs({'members', 'boots', 'elders', 'proof', 'refuted'}) do
+    for _, name in ipairs({'members', 'boots', 'elders', 'proof', 'refuted', 'serving'}) do
         redis.call('HDEL', root .. name, gone)
     end
     redis.call('ZREM', root .. 'live', gone)
@@ -62,7 +68,7 @@ for _, field in ipairs(redis.call('ZRANGEBYSCORE', root .. 'facts:until', '-inf'
 end
 for _, name in ipairs({
     'generation', 'seat', 'seats', 'boots', 'elders', 'members', 'changed', 'changes', 'live', 'proof', 'refuted',
-    'facts', 'facts:until', 'facts:changed',
+    'serving', 'facts', 'facts:until', 'facts:changed',
 }) do
     redis.call('PEXPIRE', root .. name, 35 * DAY)
 end
@@ -71,9 +77,10 @@ local live = redis.call('ZRANGEBYSCORE', root .. 'live', now - LIVE, '+inf')
 local to_check = ''
 if can_check then
     local proven = redis.call('HMGET', root .. 'proof', unpack(live))
+    local serving = redis.call('HMGET', root .. 'serving', unpack(live))
     for index, other in ipairs(live) do
-        if not proven[index] and other ~= seat
-            and redis.call('SET', root .. 'check:' .. other, seat, 'NX', 'PX', 1000) then
+        if not proven[index] and serving[index] and serving[index] ~= '' and other ~= seat
+            and redis.call('SET', root .. 'check:' .. other, seat, 'NX', 'PX', 700) then
             to_check = other
             break
         end

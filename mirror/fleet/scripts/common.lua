@@ -4,6 +4,7 @@
 -- boots      hash: seat -> the nonce of the run that has it;  elders: the run that it was taken from
 -- members    hash: seat -> what the replica tells of itself;  changed: zset of seats by when it last changed
 -- live       zset: seat -> its last beat
+-- serving    hash: seat -> the nonce of the run whose data port answers
 -- proof      hash: seat -> the URL at which a sibling has reached it;  refuted: how often siblings did not
 -- h:<digest> set: the seats of its holders
 -- k:<digest> the seat of who was named last to keep it

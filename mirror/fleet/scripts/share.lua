@@ -14,4 +14,4 @@ while redis.call('ZCARD', root .. 'facts:until') > MOST do
     redis.call('HDEL', root .. 'facts', field)
     redis.call('ZREM', root .. 'facts:changed', field)
 end
-redis.call('PUBLISH', root .. 'all', 'b')
+redis.call('PUBLISH', root .. 'all', 'f')
