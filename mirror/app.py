@@ -57,6 +57,7 @@ _DISK_THREADS = 8
 _HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
 _SECRET_SECONDS = 1.0
+_HEAR_SECONDS = 1.0
 # What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
 _TRUST_SECONDS = 0.9
 _PAUSE_SECONDS = 0.05
@@ -245,7 +246,8 @@ class DoorApp:
         self._is_asked = asyncio.Event()
         self._membership: Membership | None = None
         pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        sharing = Sharing(self._shelf, self._hub, lambda: self._membership)
+        self._knows_membership = asyncio.Event()
+        sharing = Sharing(self._shelf, self._hub, self._known_membership)
         self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -283,11 +285,19 @@ class DoorApp:
                 continue
             seen = follow(self._shelf, changes, asked_at)
             self._membership = changes.membership
+            self._knows_membership.set()
             if changes.inquiry != inquiry:
                 inquiry = changes.inquiry
                 self._is_asked.set()
             if changes.is_anew or not self._shelf.is_open:
                 await self._open_index()
+
+    async def _known_membership(self) -> Membership | None:
+        """Return what the replica is in its fleet: at first a door listens, and has yet to hear it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEAR_SECONDS):
+                await self._knows_membership.wait()
+        return self._membership
 
     async def _open_index(self) -> None:
         loop = asyncio.get_running_loop()
@@ -324,9 +334,12 @@ class Replica:
         self._pools = Pools()
         self._hub = HubApp(settings, self._pools)
         pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._hub.membership)
+        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._membership)
         self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
         self._log = structlog.get_logger("layover")
+
+    async def _membership(self) -> Membership | None:
+        return self._hub.membership()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set, then let answers end within `shutdown_grace`.

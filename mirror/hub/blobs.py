@@ -160,8 +160,8 @@ class Blobs:
         fill = next((fill for (_, each), fill in self._active.items() if each == digest), None)
         if fill is None or fill.error is not None:
             return None
-        fill.read()
         _refuse_circle(fill, asker, followers)
+        fill.read()
         try:
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 await fill.confirmed()

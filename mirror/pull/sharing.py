@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from mirror.channel import Body, Filling, Hub, ManifestFound, Membership, Progress, Stream
@@ -28,8 +28,8 @@ class Shared(NamedTuple):
 class Sharing:
     """What a door answers siblings with."""
 
-    def __init__(self, shelf: Shelf, hub: Hub, membership: Callable[[], Membership | None]) -> None:
-        """Share what `shelf` and `hub` have; `membership` is None while the replica has no fleet."""
+    def __init__(self, shelf: Shelf, hub: Hub, membership: Callable[[], Awaitable[Membership | None]]) -> None:
+        """Share what `shelf` and `hub` have; `membership` tells what the replica is in its fleet, None without one."""
         self.membership = membership
         self._shelf = shelf
         self._hub = hub

@@ -69,7 +69,7 @@ class SiblingHandlers:
             RefusedSibling: it is not genuine; nothing was looked at.
             ConnectionError: the sibling is gone.
         """
-        asked = self._verified(request)
+        asked = await self._verified(request)
         try:
             return await self._answer(request, asked)
         except RegistryError as error:
@@ -78,9 +78,9 @@ class SiblingHandlers:
                 headers["Content-Range"] = f"bytes */{error.size}"
             return Answer(responses.error_response(error, None, headers), Outcome.ERROR, 0, refused=error.message)
 
-    def _verified(self, request: web.BaseRequest) -> _Asked:
+    async def _verified(self, request: web.BaseRequest) -> _Asked:
         sharing = self._sharing
-        membership = None if sharing is None else sharing.membership()
+        membership = None if sharing is None else await sharing.membership()
         if sharing is None or membership is None or not membership.secret:
             raise RefusedSibling(Refusal.ALONE)
         signature = _signature(request.headers)

@@ -210,7 +210,8 @@ def test_verify__the_secret_is_replaced(scene: Scene) -> None:
 def test_read__a_growing_file__as_it_grows_and_until_its_replica_is_killed(scene: Scene) -> None:
     scene.upstream.dials.blob_stall = _MIB
     digest = scene.push()
-    with Held(scene.b.url, f"/v2/{_REPOSITORY}/blobs/{digest}"):
+    with Held(scene.b.url, f"/v2/{_REPOSITORY}/blobs/{digest}") as client:
+        client.wait_for(_MIB)
         there = target(digest)
         sibling = Reader(scene.b.url, there, {SIGNATURE: scene.sign(there).header()}).wait_for(_MIB)
         assert sibling.headers["Content-Length"] == str(_SIZE)

@@ -82,12 +82,20 @@ class SiblingClient:
         Raises:
             SiblingError: none came in time, or not from that sibling; it is left alone for a while.
         """
-        began = time.monotonic()
         try:
-            reply = await self._exchange(sibling, Question(method, target, ranges), followers)
+            return await self.reach(sibling, Question(method, target, ranges), followers)
         except SiblingError:
             self.failed(sibling.identity)
             raise
+
+    async def reach(self, sibling: Sibling, question: Question, followers: Iterable[str] = ()) -> Reply:
+        """Do as `ask`, with a failure held against nobody: a port may be just about to open.
+
+        Raises:
+            SiblingError: as for `ask`.
+        """
+        began = time.monotonic()
+        reply = await self._exchange(sibling, question, followers)
         if not reply.is_growing and reply.answer.status != 503:
             # Else it may have waited for others.
             self.standings.of(sibling.identity).answered(time.monotonic() - began)
@@ -99,7 +107,8 @@ class SiblingClient:
         Raises:
             SiblingError: as for `ask`.
         """
-        reply = await self.ask(sibling, "HEAD", f"/v2/blobs/{digest}?hold={max(0, round(hold_seconds))}")
+        target = f"/v2/blobs/{digest}?hold={max(0, round(hold_seconds))}"
+        reply = await self.reach(sibling, Question("HEAD", target, ""))
         reply.answer.release()
         return reply.answer.status
 

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from mirror.fleet import Coordinator, Sibling
+from mirror.fleet.signature import Question
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -88,7 +89,7 @@ class Siblings:
     async def has(self, sibling: Sibling, digest: Digest, hold_seconds: float) -> bool:
         """Say whether a sibling has a digest, verified, and holds it against eviction for so many seconds.
 
-        False where it cannot be asked.
+        False where it cannot be asked, which is not held against it.
         """
         try:
             status = await self._client.ask_hub(sibling, digest, hold_seconds)
@@ -99,9 +100,12 @@ class Siblings:
         return status == 200
 
     async def check(self, sibling: Sibling) -> bool:
-        """Say whether the one that answers at a sibling's URL is that sibling, in the run that it told of."""
+        """Say whether the one that answers at a sibling's URL is that sibling, in the run that it told of.
+
+        If not, that is held against nobody: its port may be just about to open.
+        """
         try:
-            reply = await self._client.ask(sibling, "GET", f"/v2/?{urlencode({'boot': sibling.boot})}")
+            reply = await self._client.reach(sibling, Question("GET", f"/v2/?{urlencode({'boot': sibling.boot})}", ""))
         except SiblingError:
             return False
         reply.answer.release()

@@ -43,7 +43,11 @@ class Bench:
         shelf = app.store.shelf
         settings = Settings(upstreams=Upstreams({"docker.io": {"url": upstream.url}}))
         pull = Pull(shelf, hub, Freshness(settings.freshness), settings)
-        sharing = Sharing(shelf, hub, lambda: self.membership)
+
+        async def membership() -> Membership | None:
+            return self.membership
+
+        sharing = Sharing(shelf, hub, membership)
         self.door = Door(settings, pull, DoorMetrics(self.registry), app.store.disk, sharing)
         self.b = sibling_at(self.url, "b", boot="boot-b")
         self.member = Member("a")
@@ -61,9 +65,9 @@ class Bench:
         return self.upstream.push_image(name, "1", ["linux/amd64"], layers, zlib.crc32(name.encode()), raw=True)
 
     async def hold(self, digest: Digest) -> None:
-        """Have a blob held, whole."""
+        """Have a blob held, whole, and its fill over."""
         await self.app.hub.blob(self.repository, digest)
-        await eventually(lambda: self.holds(digest))
+        await eventually(lambda: self.holds(digest) and not self.app.hub._blobs._active)
 
     async def begin(self, digest: Digest) -> Filling:
         """Have a blob on its way."""
