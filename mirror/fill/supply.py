@@ -31,10 +31,11 @@ _SILENT_TAIL_SECONDS = 15.0
 _LEAST_RATE = 16 * 2**10
 _LEAST_FILLER_RATE = 128
 _LEAST_SHARE = 1 / 8
-_ENOUGH_RATE = 2**20
-# Siblings are given up for the upstream after so many failures, or so long, without a byte of theirs.
+_ENOUGH_RATE = 256 * 2**10
+# Siblings are given up for the upstream after so many failures without a byte of theirs.
 _MOST_FRUITLESS = 3
-_FRUITLESS_SECONDS = 4.0
+# Who fails after so long without a byte may be on the other side of a line that is down, with all of his region.
+_LINE_SECONDS = 3.0
 # Over so much time of waiting for it a rate is told.
 _MEASURED_SECONDS = 8.0
 # The leases of a region and of the fleet may each be in the hands of somebody who cannot be asked.
@@ -74,7 +75,9 @@ class Supply:
         self._coordinator, self._siblings = fleet
         self._digest = digest
         self._may_lead = may_lead
+        self._spared: set[str] = set()
         self._excluded: set[str] = set()
+        self._parted: set[str] = set()
         self._fruitless = 0
         self._fruitful_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
@@ -83,7 +86,7 @@ class Supply:
         """Return the source to read from, another than before if that one failed."""
         if self.current is not None:
             return self.current
-        self._fruitful_at = self._fruitful_at if self._fruitless else time.monotonic()
+        self._fruitful_at = time.monotonic()
         # What a request may wait for the fleet in all is for the first choice: the others are made long after.
         with allowance() if self._fruitless else contextlib.nullcontext():
             choice = Choice() if self._siblings is None else await self._choice(self._siblings)
@@ -102,14 +105,20 @@ class Supply:
         return self.has_claimed and self.current is self.upstream and bool(self._coordinator.siblings)
 
     def lose(self, source: _Lender, reason: str, *, is_to_blame: bool = False) -> SourceLost:
-        """Return the error for a sibling that failed: it is not asked for this blob again.
+        """Return the error for a sibling that failed: it is not asked for this blob again, or once more.
 
         `is_to_blame` if the sibling source cannot know.
         """
         sibling = source.sibling
+        if source.is_near and not is_to_blame and sibling.identity not in self._spared:
+            # Who has a lot to do may not answer in time: going upstream beside it would give it more.
+            self._spared.add(sibling.identity)
+            return SourceLost(sibling.label, reason)
         if self.current is source:
             self.current = None
             self._fruitless += 1
+            if not source.is_near and time.monotonic() > self._fruitful_at + _LINE_SECONDS:
+                self._parted.add(sibling.region)
             self._log.info("a sibling failed", sibling=sibling.label, digest=self._digest, reason=reason)
         if is_to_blame and self._siblings is not None and sibling.identity not in self._excluded:
             self._siblings.failed(sibling.identity)
@@ -147,7 +156,7 @@ class Supply:
         own, region = self._coordinator.identity, self._coordinator.region
         if not self._may_lead:
             claim = Claim(tuple(await self._coordinator.holders(self._digest)))
-            return Choice() if self._is_fruitless else choose(claim, own, region, self._reached(siblings, claim))
+            return self._chosen(siblings, claim)
         self.has_claimed = True
         claim = await self._coordinator.claim(self._digest)
         for _ in range(_MOST_CLAIMS):
@@ -155,7 +164,13 @@ class Supply:
             if in_the_way is None:
                 break
             claim = await self._coordinator.claim(self._digest, in_the_way)
-        return Choice() if self._is_fruitless else choose(claim, own, region, self._reached(siblings, claim))
+        return self._chosen(siblings, claim)
+
+    def _chosen(self, siblings: Siblings, claim: Claim) -> Choice:
+        if self._fruitless >= _MOST_FRUITLESS:
+            return Choice()
+        own, region = self._coordinator.identity, self._coordinator.region
+        return choose(claim, own, region, self._reached(siblings, claim))
 
     def _reached(self, siblings: Siblings, claim: Claim) -> Sequence[Sibling]:
         """Return those of whom a claim tells that can be asked, the nearest first."""
@@ -164,13 +179,8 @@ class Supply:
             sibling = None if filler is None else self._coordinator.siblings.get(filler.identity)
             if sibling is not None:
                 told[sibling.identity] = sibling
-        return [each for each in siblings.order(told.values()) if each.identity not in self._excluded]
-
-    @property
-    def _is_fruitless(self) -> bool:
-        if not self._fruitless:
-            return False
-        return self._fruitless >= _MOST_FRUITLESS or time.monotonic() > self._fruitful_at + _FRUITLESS_SECONDS
+        found = siblings.order(told.values())
+        return [each for each in found if each.identity not in self._excluded and each.region not in self._parted]
 
 
 class _Lender:

@@ -15,7 +15,7 @@ from tests.upstream import Image, Upstream
 
 MIB = 2**20
 REGIONS = ("west", "west", "west", "east", "east", "east")
-LAYERS = (20 * MIB, 8 * MIB, 3 * MIB, 100_000)
+LAYERS = (12 * MIB, 4 * MIB, MIB, 100_000)
 _DELAY = 0.02
 _numbers = itertools.count(1)
 
@@ -97,6 +97,7 @@ def assert_right(pulled: Sequence[Pulled], image: Image) -> None:
 def assert_fetched_once(scene: Scene, image: Image) -> None:
     for blob in image.blobs:
         assert scene.upstream.counters.sent(blob.digest) == blob.size, scene.upstream.counters.spans(blob.digest)
+    assert scene.upstream.counters.requests("GET", "manifest") == len(image.manifests) + 1
 
 
 def _holds(scene: Scene, member: Member, digest: str) -> bool:
@@ -128,7 +129,7 @@ def test_pull__held_by_a_sibling(scene: Scene) -> None:
 
 def test_pull__the_filler_is_killed(scene: Scene) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 3).begun()
     scene.reached(image, 0.5)
     killed = scene.leader()
@@ -140,7 +141,7 @@ def test_pull__the_filler_is_killed(scene: Scene) -> None:
 
 def test_pull__redis_is_killed(scene: Scene) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 3).begun()
     scene.reached(image, 0.4)
     scene.valkey.kill()
@@ -164,7 +165,7 @@ def test_pull__redis_is_a_black_hole(scene: Scene) -> None:
 @pytest.mark.parametrize("way", ["cut", "swallow"])
 def test_pull__the_regions_are_parted(scene: Scene, way: str) -> None:
     image = scene.push()
-    scene.upstream.dials.blob_rate_total = 12 * MIB
+    scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 2).begun()
     scene.reached(image, 0.4)
     getattr(scene.replicas.line, way)()
