@@ -21,7 +21,7 @@ from mirror.channel import (
     Whole,
 )
 from mirror.config import Upstream, Upstreams
-from mirror.fleet import allowance, within_allowance
+from mirror.fleet import within_allowance
 from mirror.hub.blobs import Blobs
 from mirror.hub.changes import ChangeLog
 from mirror.hub.listings import Listings
