@@ -197,7 +197,8 @@ def test_offers_last_copies__to_a_replica_with_room(tmp_path: Path, valkey: Valk
         digests = _pull_large(upstream, replicas[0], 100, MIB // 8)
         until(lambda: any(is_held(replicas[1].store, digest) for digest in digests), "one was taken", 30)
         until(lambda: any(each["keeper"] for each in evictions(replicas[0].store)), "what was taken went", 30)
-        assert upstream.counters.sent() <= 1.1 * len(digests) * MIB // 8
+        # Of what is taken some may be slower to come from the sibling than from the upstream.
+        assert upstream.counters.sent() <= 1.5 * len(digests) * MIB // 8
 
 
 def test_lets_nothing_unused_go__while_redis_is_away(tmp_path: Path, valkey: Valkey) -> None:
