@@ -81,7 +81,8 @@ def soak(folder: Path, name: str, redis_url: str, rounds: int, seed: int) -> Ran
         settings |= {"LAYOVER_LOG__LEVEL": "warning"}
         place = folder / name
         place.mkdir(parents=True)
-        with Replicas(place, _REGIONS, redis_url, {"docker.io": upstream.url}, settings=settings) as replicas:
+        replicas = Replicas(place, _REGIONS, redis_url, {"docker.io": upstream.url}, settings=settings)
+        with replicas.near():
             members = list(replicas)
             churn = Churn([member.port for member in members], images, _PACE, _CLIENTS, seed)
             with Scans(members) as scans:

@@ -40,7 +40,10 @@ class Scans:
         turn = 0
         while not self._is_over.wait(_EVERY_SECONDS):
             begun = time.time()
-            stores = tuple(_content(replica.store) for replica in self._replicas)
+            found = tuple(_content(replica.store) for replica in self._replicas)
+            known = self.scans[-1].stores if self.scans else found
+            # Most do not change between two looks: what is the same is kept once.
+            stores = tuple(old if old == new else new for old, new in zip(known, found, strict=True))
             self.scans.append(Scan(begun, time.time(), stores))
             for place, held in enumerate(stores):
                 taken = sum(held.values()) + _partial(self._replicas[place].store)
