@@ -291,6 +291,8 @@ class Store:
         writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
         if writing:
             await asyncio.wait(writing)
+        left = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear_of, frozenset(fallen.content))
+        self.room.free(sum(each.size for each in left))
         return await self.forget(fallen.content)
 
     async def remember_order(self, key: str, order: Carried | None) -> None:
@@ -417,6 +419,15 @@ class Store:
                 amount -= each.size
                 freed.append(each)
         return freed
+
+    def _clear_of(self, digests: Collection[Digest]) -> Sequence[Leftover]:
+        """Delete what fills that ended early left of some digests."""
+        with self._opening:
+            used = {partial.path for partial in self._partials if partial.is_open}
+            found = [each for each in leftovers(self.path / "partial", self._boot_id, used) if each.digest in digests]
+            for each in found:
+                each.remove()
+        return found
 
     def _removed(self, digest: Digest) -> _Removed | None:
         try:

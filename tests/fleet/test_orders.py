@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 import pytest
 
+from mirror.store.records import Carried
 from tests.chaos.reader import Client
 from tests.chaos.scene import eventually
 from tests.fleet.servers import Valkey
 from tests.operator import call, files, hexes, member, pins, told
 from tests.replica import Replica
+from tests.store.stock import REPOSITORY, opened
+from tests.store.stock import Image as StockedImage
 from tests.upstream import Image, Upstream
 
 APP = "docker.io/library/app:1"
@@ -143,3 +146,20 @@ def test_status__shows_the_fleet(fleet: Fleet) -> None:
     assert [each["label"] for each in replicas] == ["a", "b", "c"]
     assert [each["is_this"] for each in replicas] == [True, False, False]
     assert [each["url"] for each in replicas[1:]] == [each.url for each in fleet.replicas[1:]]
+
+
+@pytest.mark.parametrize(("days", "is_kept"), [(31, False), (29, True)])
+async def test_starts_without_tags_and_pins__after_more_than_30_days_away(
+    tmp_path: Path, valkey: Valkey, days: int, is_kept: bool
+) -> None:
+    """Orders are kept for so long: whoever missed more cannot tell what was purged."""
+    image = StockedImage(1)
+    async with opened(tmp_path / "a") as store:
+        image.put(store)
+        heard = time.time() - days * 86400
+        await store.remember_order("o:heard:", Carried("heard", "", 0, heard))
+        await store.remember_order("o:pin:app:v1", Carried("pin", APP, 5, heard))
+    with Upstream() as upstream, member(tmp_path, "a", valkey.url, upstream) as replica:
+        listed = [each["image"] for each in told(replica, "GET", "/images")["images"]]
+        assert listed == [f"{REPOSITORY}:{image.tag}" if is_kept else f"{REPOSITORY}@{image.digest}"]
+        assert pins(replica) == ([APP] if is_kept else [])

@@ -98,6 +98,24 @@ class TestPurge:
         async with opened(stock.path) as store:
             assert missing(store, stock.images) == []
 
+    async def test_takes__what_a_fill_left_half_way(self, stock: Stocked) -> None:
+        image, other = stock.images[:2]
+        async with opened(stock.path) as store:
+            for each in (image, other):
+                digest = Digest.of(f"half of {each.tag}".encode())
+                assert store.room.claim(5)
+                partial = store.partial(digest, "origin")
+                partial.size = 10
+                partial.write(0, [b"begun"])
+                partial.added(0, 5)
+                store.room.spend(5)
+                partial.close()
+            used = store.room.used
+            await store.purge(Fallen({}, {}, {Digest.of(f"half of {image.tag}".encode())}))
+            left = {path.name.split("-")[1] for path in (stock.path / "partial").iterdir()}
+            assert left == {Digest.of(f"half of {other.tag}".encode()).hex}
+            assert store.room.used == used - 5
+
     async def test_counts_right__what_goes_before_the_store_is_counted(
         self, stock: Stocked, monkeypatch: pytest.MonkeyPatch
     ) -> None:
