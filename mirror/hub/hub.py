@@ -110,8 +110,7 @@ class LocalHub:
 
         before = self.pulls.before(repository, reference)
         try:
-            with allowance():
-                found = await self._visibility.manifest(upstream, repository, reference, find)
+            found = await self._visibility.manifest(upstream, repository, reference, find)
         except RegistryError as error:
             self.pulls.failed(repository, reference, error)
             raise
