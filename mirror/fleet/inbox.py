@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from mirror.fleet.link import Link
-from mirror.fleet.locating import ROOT, listener
+from mirror.fleet.locating import ROOT, listener, reason_of
 
 _LOOK_SECONDS = 0.1
 
@@ -26,17 +27,22 @@ class Inbox:
         """Listen, on one connection after the other."""
         while True:
             if self._link.is_up and self._link.client is not None:
-                works = (
-                    asyncio.ensure_future(self._listen(self._link.client)),
-                    asyncio.ensure_future(self._link.lost.wait()),
-                )
+                listening = asyncio.ensure_future(self._listen(self._link.client))
+                lost = asyncio.ensure_future(self._link.lost.wait())
                 try:
-                    await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((listening, lost), return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    for work in works:
+                    for work in (listening, lost):
                         work.cancel()
-                    await asyncio.gather(*works, return_exceptions=True)
+                    await asyncio.gather(listening, lost, return_exceptions=True)
+                self._judge(listening)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _judge(self, listening: asyncio.Future[None]) -> None:
+        """Count an end of the connection as an absence: another server may answer there now, which knows less."""
+        error = None if listening.cancelled() else listening.exception()
+        if isinstance(error, RedisConnectionError | OSError):
+            self._link.lose(reason_of(error))
 
     async def _listen(self, beside: Redis) -> None:
         """Listen on a connection of its own, as long as that lasts."""

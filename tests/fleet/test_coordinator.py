@@ -22,6 +22,7 @@ from mirror.fleet import (
     Sibling,
     Turn,
     Wish,
+    topics,
 )
 from mirror.oci.digest import Digest
 from tests.fleet.members import Fleet, digest, eventually, metric
@@ -314,16 +315,19 @@ class TestLeases:
 
 
 class TestAnswers:
-    async def test_are_shared__with_those_who_wait(self, fleet: Fleet) -> None:
+    async def test_are_shared__with_those_who_wait(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(topics, "_LOOK_SECONDS", 600.0)
         members = [await fleet.member(f"member-{number}") for number in range(3)]
         began = members[0].time
-        turn = await members[0].consult("topic", began, 30)
-        waiting = [asyncio.create_task(each.consult("topic", began, 30)) for each in members[1:]]
+        turn = await members[0].consult("topic", began, 60)
+        waiting = [asyncio.create_task(each.consult("topic", began, 60)) for each in members[1:]]
         await asyncio.sleep(0.1)
         assert not any(each.done() for each in waiting)
         assert isinstance(turn, Turn)
         await members[0].post(turn, b"an answer\n", members[0].time, 60)
-        for answer in await asyncio.gather(*waiting):
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*waiting)
+        for answer in answers:
             assert isinstance(answer, Posted)
             assert answer.value == b"an answer\n"
             assert answer.at > began

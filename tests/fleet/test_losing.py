@@ -78,7 +78,8 @@ class TestRefused:
         waiting = asyncio.create_task(two.consult("topic", 0, 60))
         await asyncio.sleep(0.1)
         valkey.kill()
-        assert await waiting == Turn("topic", 0)
+        async with asyncio.timeout(20):
+            assert await waiting == Turn("topic", 0)
 
 
 class TestBlackHole:
@@ -163,6 +164,29 @@ class TestEmpty:
         await eventually(lambda: one.is_up and two.is_up and one.siblings and two.siblings, "both are members")
         await one.yield_up(X, is_held=True)
         assert [each.identity for each in (await two.claim(X)).holders] == [one.identity]
+
+
+class TestLostWrites:
+    async def test_are_made_good__after_each_connection(self, fleet: Fleet, valkey: Valkey) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        held, released = digest(1), digest(2)
+        for each in (held, released):
+            await one.yield_up(each, is_held=True)
+        await two.yield_up(released, is_held=True)
+        assert (await one.release([Wish(released, 1, 1)]))[released].may_go
+        valkey.ask("SREM", b"{layover}:1:h:2" + bytes.fromhex(held.hex), one._fleet.seat)
+        valkey.ask("SADD", b"{layover}:1:h:2" + bytes.fromhex(released.hex), one._fleet.seat)
+        assert await two.copies([held]) == {}
+        assert [each.identity for each in await two.holders(released)] == [one.identity]
+        await eventually(lambda: valkey.ask("PUBSUB", "NUMSUB", "{layover}:1:all")[1] == 2, "both listen")
+        for kind in ("normal", "pubsub"):
+            valkey.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        found: dict[Digest, int] = {}
+        async with asyncio.timeout(20):
+            while found != {held: 1, released: 0}:
+                await asyncio.sleep(0.05)
+                found = dict(await two.copies([held, released]))
+        assert {each.identity for each in await one.holders(released)} == {two.identity}
 
 
 class TestRefusals:
