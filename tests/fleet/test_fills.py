@@ -219,13 +219,13 @@ def test_read_range__far_ahead__of_what_a_sibling_fills(scene: Scene) -> None:
     image = scene.push((30 * MIB,))
     layer = image.layers[0]
     target = f"/v2/{image.repository}/blobs/{layer.digest}"
+    scene.upstream.dials.blob_rate_total = 2 * MIB
     for member in scene.replicas:
         get(member.url, f"/v2/{image.repository}/manifests/{image.platforms[0].manifest.digest}")
-    scene.upstream.dials.blob_rate_total = 2 * MIB
     begun = [Reader(member.url, target).wait_for(MIB) for member in (scene.replicas[0], scene.replicas[3])]
     ahead = get(scene.replicas[4].url, target, {"Range": f"bytes={25 * MIB}-{25 * MIB + 99}"})
     assert ahead.beginning == scene.upstream.content(layer.digest)[25 * MIB : 25 * MIB + 100]
-    assert not any(each.has_ended for each in begun)
+    assert not any(each.has_ended for each in begun), [(each.status, each.received, each.error) for each in begun]
     scene.upstream.dials.blob_rate_total = None
     assert [each.wait().digest for each in begun] == [layer.digest] * 2
     assert_sent_once(scene, [layer])
