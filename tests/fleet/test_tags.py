@@ -21,7 +21,7 @@ from tests.upstream import Failure, Image, Upstream
 
 HOSTS = ("plain.test", "limited.test", "counted.test", "closed.test", "members.test")
 PLATFORM = "linux/amd64"
-TTL = 3.0
+TTL = 6.0
 QUOTA = 100
 USER = {"username": "robot", "password": "swordfish"}
 SETTINGS = {
@@ -30,6 +30,7 @@ SETTINGS = {
         [{"match": "*:short", "ttl": f"{int(TTL)}s"}, {"match": "*:always", "ttl": "0s"}]
     ),
     "LAYOVER_FRESHNESS__NEGATIVE_TTL": "60s",
+    "LAYOVER_FRESHNESS__REVALIDATE_TIMEOUT": "2s",
 }
 
 
@@ -181,7 +182,7 @@ def test_pull__never_fresh__nobody_waits_for_another(fleet: World) -> None:
         digest(pull(replica, name))
     assert [each for each in asked(upstream, "library/live") if each[0] == "GET"] == [("GET", "always")]
     moved = push(fleet, "plain.test", "live", "always", seed=1)
-    upstream.dials.latency = {"manifest": 0.25}
+    upstream.dials.latency = {"manifest": 0.5}
     found = fleet.at_once(lambda replica: pull(replica, name))
     assert [digest(each) for each in found] == [moved.index.digest] * len(fleet.all)
 
@@ -218,16 +219,18 @@ def _is_limited(replica: Member) -> Callable[[], bool]:
 
 def test_pull__quota__is_that_of_all(fleet: World, expired: dict[str, Image]) -> None:
     upstream = fleet["counted.test"]
-    upstream.dials.manifest_quota, upstream.dials.manifest_quota_limit = 12, QUOTA
+    upstream.dials.manifest_quota, upstream.dials.manifest_quota_limit = 4, QUOTA
     push(fleet, "counted.test", "another")
     digest(pull(fleet.replicas[0], "counted.test/library/another:1"))
     for replica in fleet.all:
-        until(_has_left(replica, 11), f"{replica.store.name} knows what is left")
+        until(_has_left(replica, 3), f"{replica.store.name} knows what is left")
         assert replica.metric("layover_upstream_quota_limit", upstream="counted.test") == QUOTA
     state = expired["counted"].index.digest
+    push(fleet, "counted.test", "counted", "short", seed=1)
     found = fleet.at_once(lambda replica: pull(replica, "counted.test/library/counted:short"))
     assert {(digest(each), status(each)) for each in found} == {(state, stale("quota"))}
-    assert asked(upstream, "library/counted") == []
+    assert ("GET", "short") not in asked(upstream, "library/counted")
+    assert upstream.dials.manifest_quota == 3
 
 
 def _has_left(replica: Member, remaining: int) -> Callable[[], bool]:
@@ -256,9 +259,10 @@ def test_pull__with_credentials__one_verdict(fleet: World, is_private: bool) -> 
     push(fleet, "members.test", name)
     found = fleet.at_once(lambda replica: pull(replica, f"members.test/library/{name}:1"))
     assert {each.status for each in found} == {403 if is_private else 200}
-    # A challenge is answered with a token, which nobody is given for what is private.
-    with_token = [] if is_private else [("HEAD", "1"), ("GET", "1")]
-    assert asked(upstream, f"library/{name}") == [("HEAD", "1"), *with_token]
+    # Who is challenged for the first time asks once more, with a token, which nobody is given for what is private.
+    requests = asked(upstream, f"library/{name}")
+    assert requests.count(("HEAD", "1")) <= (1 if is_private else 2)
+    assert requests.count(("GET", "1")) <= (0 if is_private else 2)
 
 
 @pytest.mark.usefixtures("expired")
