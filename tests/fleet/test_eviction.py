@@ -139,6 +139,29 @@ def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentin
         assert {holders(members, digest) for digest in digests} == {1}
 
 
+def test_keeps__what_the_keeper_turns_out_to_have_lost(tmp_path: Path, valkey: Valkey) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(
+            tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
+        ).near() as replicas,
+    ):
+        first, second = replicas
+        (lost, other) = pushed(upstream, 2)
+        with in_use([first], [lost, other]):
+            pull(second, [lost, other])
+            second.kill()
+            name = lost.removeprefix("sha256:")
+            (second.store / "content" / "sha256" / name[:2] / name).unlink(missing_ok=True)
+            second.start()
+            replicas.wait()
+            pull(second, [other])
+        with in_use([second], [other]):
+            until(lambda: not is_held(first.store, other), "what the other has went", 90)
+        time.sleep(2)
+        assert is_held(first.store, lost)
+
+
 def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
     with (
         Upstream() as upstream,
