@@ -139,6 +139,25 @@ def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentin
         assert {holders(members, digest) for digest in digests} == {1}
 
 
+def test_keeps__what_the_keeper_turns_out_to_have_lost(tmp_path: Path, valkey: Valkey) -> None:
+    with (
+        Upstream() as upstream,
+        Replicas(
+            tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
+        ).near() as replicas,
+    ):
+        first, second = replicas
+        (lost, other) = pushed(upstream, 2)
+        with in_use([first], [lost, other]):
+            pull(second, [lost, other])
+            name = lost.removeprefix("sha256:")
+            (second.store / "content" / "sha256" / name[:2] / name).unlink()
+        with in_use([second], [other]):
+            until(lambda: not is_held(first.store, other), "what the other has went", 90)
+        time.sleep(2)
+        assert is_held(first.store, lost)
+
+
 def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
     with (
         Upstream() as upstream,
@@ -178,10 +197,10 @@ def _pull_large(upstream: Upstream, member: Member, count: int, size: int = _LAR
 def test_lets_spares_go_before_last_copies__for_want_of_room(tmp_path: Path, valkey: Valkey) -> None:
     with Upstream() as upstream, with_stores(tmp_path, valkey.url, upstream, (16 * MIB, 8 * MIB)) as replicas:
         small, full = replicas[0], replicas[1]
-        shared = _pull_large(upstream, small, 5)
+        shared = _pull_large(upstream, small, 7)
+        own = _pull_large(upstream, full, 3)  # the coldest, and nobody else's
         for digest in shared:
             assert get(full.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
-        own = _pull_large(upstream, full, 4)
         until(lambda: sum(went([full], "pressure").values()) >= 2, "two went")
         gone = went([full], "pressure")
         assert gone.keys() <= set(shared), "a last copy went beside spares"
