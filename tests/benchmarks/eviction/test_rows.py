@@ -84,7 +84,8 @@ def test_replays_a_file__that_is_named(tmp_path: Path) -> None:
     random, path, told = Random(1), tmp_path / "pulls.txt", tmp_path / "told.json"
     lines = [f"{second} layer-{random.randrange(40)} 1000 node-{random.randrange(9)}" for second in range(500)]
     path.write_text("# seconds object bytes client\n" + "\n".join(lines))
-    command = [sys.executable, "-m", "tests.benchmarks.eviction", "--trace", path, "--sizes", "0.5", "--json", told]
+    command = [sys.executable, "-m", "tests.benchmarks.eviction", "--trace", str(path), "--sizes", "0.5"]
+    command += ["--json", str(told)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
     assert "pulls" in printed
     [row] = json.loads(told.read_text())["replica"]
