@@ -35,8 +35,9 @@ check: setup
 bench: setup
 	@$(BIN)/python -m tests.benchmarks
 
-soak:
-	@echo "make soak: not available yet" >&2; exit 2
+# SOAK="--minutes 1" for a short one.
+soak: setup
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 # Needs uv on PATH. Keeps every pin that still fits; remove a lock file first to take new versions.
 lock:

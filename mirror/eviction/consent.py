@@ -11,9 +11,11 @@ from mirror.eviction.policy import score
 from mirror.eviction.spares import Spares
 from mirror.fleet import Coordinator, Leave, Sibling, Wish
 from mirror.oci.digest import Digest
+from mirror.store import Holds
 
 # A keeper promises to keep a digest for so long: until then the fleet knows that there is one copy less.
 _HOLD_SECONDS = 60.0
+_QUESTIONS_AT_ONCE = 8
 
 
 class Keepers(Protocol):
@@ -35,11 +37,15 @@ class Consent:
     """Asks the fleet before anything goes."""
 
     def __init__(self, coordinator: Coordinator, keepers: Keepers, min_copies: int) -> None:
-        """Ask `coordinator`, and `keepers` whether they have what it says; `min_copies` stay as long as can be."""
+        """Ask `coordinator`, and `keepers` whether they have what it says; `min_copies` stay as long as can be.
+
+        `unconfirmed` counts the keepers that did not say so.
+        """
         self.min_copies = min_copies
         self._coordinator = coordinator
         self._keepers = keepers
         self._spares = Spares()
+        self.unconfirmed = 0
 
     @property
     def is_up(self) -> bool:
@@ -62,7 +68,8 @@ class Consent:
             return []
         for digest in digests:
             self._spares.note(digest, is_spare=copies.get(digest, 0) > 0)
-        found = [each for each in candidates if copies.get(each.digest, 0) >= least]
+        # Of what nothing is known others may have copies: the fleet decides.
+        found = [each for each in candidates if copies.get(each.digest, least) >= least]
         return await self._scored(found)
 
     async def _scored(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -73,26 +80,38 @@ class Consent:
             scored.append(each._replace(popularity=popularity, score=score(each.size, popularity, each.idle)))
         return sorted(scored, key=lambda each: each.score)
 
-    async def grants(self, candidates: Sequence[Candidate], least: int) -> list[Grant]:
+    async def grants(self, candidates: Sequence[Candidate], least: int, holds: Holds) -> list[Grant]:
         """Return which may go while `least` copies stay: the fleet counts them as gone, and their keepers confirmed.
 
-        The others count as held again. Nothing may go if the fleet went away meanwhile.
+        The others stay at once in `holds`, and count as held. Nothing may go if the fleet went away meanwhile.
         """
         leaves = await self._coordinator.release([Wish(each.digest, each.size, least) for each in candidates])
-        confirmed = await asyncio.gather(
-            *(self._confirmed(each, leaves.get(each.digest), least) for each in candidates)
-        )
-        return [grant for grant in confirmed if grant is not None]
+        asked = []
+        for each in candidates:
+            leave = leaves.get(each.digest)
+            if leave is not None and leave.may_go:
+                asked.append((each, leave))
+            else:
+                holds.stay(each.digest)
+        lines = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
-    async def _confirmed(self, candidate: Candidate, leave: Leave | None, least: int) -> Grant | None:
-        if leave is None or not leave.may_go:
-            return None
-        digest = candidate.digest
-        if leave.keeper is not None and await self._keepers.has(leave.keeper, digest, _HOLD_SECONDS):
+        async def confirmed(candidate: Candidate, leave: Leave) -> Grant | None:
+            async with lines:
+                grant = await self._confirmed(candidate, leave, least)
+            if grant is None:
+                holds.stay(candidate.digest)
+                self._keep(candidate)
+            return grant
+
+        grants = await asyncio.gather(*(confirmed(each, leave) for each, leave in asked))
+        return [grant for grant in grants if grant is not None]
+
+    async def _confirmed(self, candidate: Candidate, leave: Leave, least: int) -> Grant | None:
+        if leave.keeper is None:
+            return Grant(candidate, 0) if least == 0 and leave.copies == 0 else None
+        if await self._keepers.has(leave.keeper, candidate.digest, _HOLD_SECONDS):
             return Grant(candidate, leave.copies, leave.keeper.identity)
-        if least == 0 and leave.copies is not None:
-            return Grant(candidate, 0)
-        self._keep(candidate)
+        self.unconfirmed += 1
         return None
 
     def settle(self, grants: Sequence[Grant], freed: Container[Digest]) -> None:

@@ -24,6 +24,8 @@ from mirror.oci.use import Use
 from mirror.store import Store
 
 _SLICE = 256
+# Nobody else is promised what the fleet is being asked about: not too much at once.
+_ASKED_AT_ONCE = 32
 # A thread that plans lets the others go on after so many objects.
 _ROWS_AT_ONCE = 500
 _BREATH_SECONDS = 0.001
@@ -38,6 +40,8 @@ _REST_FACTOR = 20.0
 # That there are no spares left is believed for so long, or for so many times as long as it took to find out.
 _SPARES_KNOWN_SECONDS = 0.5
 _SPARES_KNOWN_FACTOR = 2.0
+# While those that are to keep spares do not confirm it, last copies stay for so long.
+_UNCONFIRMED_SECONDS = 30.0
 _SAVED_EVERY_SECONDS = 300.0
 _Result = TypeVar("_Result")
 
@@ -66,7 +70,8 @@ class Janitor:
         self._saved_at = time.monotonic()
         self._woken = asyncio.Event()
         self._rests_until = 0.0
-        self._refused = 0
+        self._left = 0
+        self._spared_at = time.monotonic()
         self._has_gone = False
         self._looked_at = -math.inf
         self._task: asyncio.Task[None] | None = None
@@ -116,15 +121,17 @@ class Janitor:
                     await self._woken.wait()
 
     def _pause(self) -> float:
-        if self._store.room.excess():
+        if self._store.room.is_short:
             return max(_SHORTEST_PAUSE, self._rests_until - time.monotonic())
-        return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, self._unused_for / _LOOKS_PER_UNUSED))
+        # Replicas that look at the same time would stand in one another's way.
+        pause = random.uniform(0.5, 1.0) * self._unused_for / _LOOKS_PER_UNUSED
+        return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause))
 
     async def _round(self) -> None:
         room = self._store.room
         if not room.is_counted:
             return
-        if room.excess():
+        if room.is_short:
             await self._relieve()
         if time.monotonic() >= self._looked_at + self._unused_for / _LOOKS_PER_UNUSED:
             self._looked_at = time.monotonic()
@@ -138,17 +145,17 @@ class Janitor:
         """Let go what is missed least until the low mark is reached, or nothing more may go."""
         started, self._has_gone = time.monotonic(), False
         await self._clear_leftovers(_ABANDONED_SECONDS)
-        if self._store.room.excess():
+        if self._store.room.excess:
             plan = await self._planned()
             steps = self._by_consent(plan) if self._is_in_fleet() else self._alone(plan)
             async with contextlib.aclosing(steps):
                 async for _ in steps:
-                    if not self._store.room.excess():
+                    if not self._store.room.excess:
                         return
             await self._clear_leftovers(0)
         if self._has_gone:
             self._woken.set()  # others may have come meanwhile
-        elif self._store.room.excess():
+        elif self._store.room.is_short:
             self._rest(started)
 
     def _is_in_fleet(self) -> bool:
@@ -175,23 +182,28 @@ class Janitor:
         if self._consent.min_copies > 1:
             async for _ in self._spares(plan, self._consent.min_copies):
                 yield
-        started = time.monotonic()
+        began, unconfirmed = time.monotonic(), self._consent.unconfirmed
         async for _ in self._spares(plan, 1):
             yield
-        known_for = max(_SPARES_KNOWN_SECONDS, _SPARES_KNOWN_FACTOR * (time.monotonic() - started))
-        async for _ in self._last_copies(plan, time.monotonic() + known_for):
+        ended = time.monotonic()
+        self._left = self._consent.unconfirmed - unconfirmed
+        self._spared_at = self._spared_at if self._left else ended
+        # What others have, as it seems, may still be confirmed: there are spares as long as nobody denies it.
+        if not self._is_in_fleet() or ended < self._spared_at + _UNCONFIRMED_SECONDS * bool(self._left):
+            return
+        known_until = ended + max(_SPARES_KNOWN_SECONDS, _SPARES_KNOWN_FACTOR * (ended - began))
+        async for _ in self._last_copies(plan, known_until):
             yield
 
     async def _spares(self, plan: Plan, least: int) -> AsyncGenerator[None, None]:
-        """Let go what `least` other replicas have too; what they do not consent to is counted."""
+        """Let go what `least` other replicas have too."""
         assert self._consent is not None
-        self._refused = 0
         for candidates in plan.coldest(_SLICE):
             spares = await self._consent.spares(self._evictable(candidates), least)
-            while spares and self._store.room.excess():
-                going = self._enough(spares)
-                spares = [each for each in spares if each not in going]
-                self._refused += len(going) - len(await self._let_go(going, least, "pressure"))
+            while spares and self._store.room.excess:
+                going = self._enough(spares)[:_ASKED_AT_ONCE]
+                spares = self._evictable([each for each in spares if each not in going])
+                await self._let_go(going, least, "pressure")
             yield
 
     async def _last_copies(self, plan: Plan, until: float) -> AsyncGenerator[None, None]:
@@ -200,13 +212,13 @@ class Janitor:
             left = self._evictable(candidates)
             if self._offers is not None and not self._store.room.is_waited_for:
                 await self._offers.offer(self._enough(left))
-            while left and self._store.room.excess():
+            while left and self._store.room.excess:
                 if time.monotonic() >= until or not self._is_in_fleet():
                     self._woken.set()
                     return
-                going = self._enough(left)
-                left = [each for each in left if each not in going]
-                await self._let_go(going, 0, "pressure", self._refused)
+                going = self._enough(left)[:_ASKED_AT_ONCE]
+                left = self._evictable([each for each in left if each not in going])
+                await self._let_go(going, 0, "pressure", self._left)
             yield
 
     def _evictable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -219,7 +231,7 @@ class Janitor:
 
     def _enough(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the first of those that may go whose bytes are all that has to go."""
-        wanted, enough = self._store.room.excess(), []
+        wanted, enough = self._store.room.excess, []
         for each in self._evictable(candidates):
             if wanted <= 0:
                 break
@@ -228,7 +240,7 @@ class Janitor:
         return enough
 
     async def _clear_leftovers(self, unchanged_for: float) -> None:
-        excess = self._store.room.excess()
+        excess = self._store.room.excess
         if excess:
             for each in await self._store.forget_leftovers(excess, unchanged_for):
                 await self._record([Evicted(time.time(), each.digest, each.size, "abandoned")])
@@ -240,7 +252,7 @@ class Janitor:
         if math.isinf(self._unused_for) or (self._consent is not None and not self._consent.is_up):
             return
         plan = await self._planned()
-        for candidates in plan.unused(self._unused_for, _SLICE):
+        for candidates in plan.unused(self._unused_for, _SLICE if self._consent is None else _ASKED_AT_ONCE):
             going = self._evictable(candidates)
             await self._let_go(going, None if self._consent is None else self._consent.min_copies, "unused")
 
@@ -271,7 +283,7 @@ class Janitor:
             going = [each for each in candidates if leaving.enter_context(self._store.holds.leaving(each.digest))]
             grants = [Grant(each) for each in going]
             if self._consent is not None and least is not None and going:
-                grants = await self._consent.grants(going, least)
+                grants = await self._consent.grants(going, least, self._store.holds)
             freed = await self._store.forget([each.candidate.digest for each in grants])
             if self._consent is not None:
                 self._consent.settle(grants, freed)

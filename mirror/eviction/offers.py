@@ -111,6 +111,8 @@ class Offers:
 
     async def _bring(self, repository: Repository, digest: Digest, is_manifest: bool) -> None:
         try:
+            if not await self._coordinator.holders(digest):
+                return  # by now it would have to come from its upstream
             await self._take(repository, digest, is_manifest)
         except LayoverError as error:
             self._log.info("an offered copy could not be taken", digest=digest, error=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,7 @@ class Plan:
     def unused(self, seconds: float, most: int) -> Iterator[list[Candidate]]:
         """Yield what was not used for so long, popular once or not, at most so many at once."""
         places = [place for place, idle in enumerate(self._idle) if idle > seconds]
+        random.shuffle(places)  # replicas that go through the same in one order would ask about it at the same time
         for first in range(0, len(places), most):
             yield [self._candidate(place) for place in places[first : first + most]]
 

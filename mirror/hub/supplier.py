@@ -9,6 +9,7 @@ from mirror.fleet import Coordinator
 from mirror.hub.blobs import Blobs
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.digest import Digest
+from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.oci.manifest import is_manifest, media_type_of
 from mirror.oci.reference import Repository
 from mirror.source.upstream.manifests import LONGEST_MANIFEST
@@ -43,12 +44,16 @@ class Supplier:
         return ManifestFound(digest, media_type or media_type_of(body), body, _HIT)
 
     async def has(self, digest: Digest, seconds: float) -> bool:
-        """See `channel.Hub.sibling_has`."""
+        """See `channel.Hub.sibling_has`.
+
+        Raises:
+            RegistryError: it is here, and may be gone in a moment: who asks shall neither rely on it nor say it is not.
+        """
         # A name that is only just given may not outlast a power loss.
         if self._store.content.size(digest) is None or digest in self._store.naming:
             return False
         if seconds > 0:
             if not self._store.holds.hold(digest, seconds):
-                return False
+                raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} is about to go", retry_after=1)
             await self._coordinator.hold([digest], seconds)
         return True

@@ -5,9 +5,10 @@ its name says, whatever happened before (kill, power loss, full disk); the index
 """
 
 from mirror.store.content import Content
+from mirror.store.holds import Holds
 from mirror.store.partial import Partial
 from mirror.store.records import Link, TagState, Verdict
 from mirror.store.shelf import Shelf
 from mirror.store.store import Store, StoreError
 
-__all__ = ["Content", "Link", "Partial", "Shelf", "Store", "StoreError", "TagState", "Verdict"]
+__all__ = ["Content", "Holds", "Link", "Partial", "Shelf", "Store", "StoreError", "TagState", "Verdict"]

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 from mirror.oci.digest import Digest
 
+# With fewer promises nobody looks for those that are over.
+_LEAST = 1000
+
 
 class Holds:
     """Promises to keep content, and what is on its way out, of which none is made. One event loop."""
@@ -17,13 +20,16 @@ class Holds:
         self._is_there = is_there
         self._until: dict[Digest, float] = {}
         self._leaving: set[Digest] = set()
+        self._most = _LEAST
 
     def hold(self, digest: Digest, seconds: float) -> bool:
         """Promise to keep a digest for so long; False, and nothing promised, if it is not there or about to go."""
         if digest in self._leaving or not self._is_there(digest):
             return False
         now = time.monotonic()
-        self._until = {each: until for each, until in self._until.items() if until > now}
+        if len(self._until) > self._most:
+            self._until = {each: until for each, until in self._until.items() if until > now}
+            self._most = max(_LEAST, 2 * len(self._until))
         self._until[digest] = max(self._until.get(digest, 0.0), now + seconds)
         return True
 
@@ -33,7 +39,7 @@ class Holds:
 
     @contextlib.contextmanager
     def leaving(self, digest: Digest) -> Iterator[bool]:
-        """Promise a digest to nobody meanwhile; False if it was promised, or another is just letting it go."""
+        """Promise a digest to nobody meanwhile, or until `stay`; False if it was promised, or is about to go anyway."""
         if self.is_held(digest) or digest in self._leaving:
             yield False
             return
@@ -41,4 +47,8 @@ class Holds:
         try:
             yield True
         finally:
-            self._leaving.discard(digest)
+            self.stay(digest)
+
+    def stay(self, digest: Digest) -> None:
+        """Let a digest that was about to go be promised again."""
+        self._leaving.discard(digest)

@@ -21,7 +21,7 @@ class Room:
     """The store's bound: `size` in all, and `min_free` left on the file system for others. One thread uses it.
 
     What lies in the store already is counted while it serves. Until then all that the file system holds may be its own.
-    Whoever makes room watches `excess`, and has `on_need` called when there may be some.
+    Whoever makes room has `on_need` called when it `is_short`, or somebody waits, and lets `excess` go.
     """
 
     def __init__(self, path: Path, size: Size, min_free: Size, used: int, low_mark: Size | None = None) -> None:
@@ -70,8 +70,18 @@ class Room:
         promised = self._promised + amount + int(spare * mark)
         return used + promised <= mark - _rounding(mark) and promised <= free
 
+    @property
+    def is_short(self) -> bool:
+        """Whether room should be made: more is wanted than the middle between low and high mark."""
+        return self._above(0.5) > 0
+
+    @property
     def excess(self) -> int:
-        """Return how many bytes should go: 0 until the middle between low and high mark, then all above the low mark.
+        """How many bytes should go once room is made: all above the low mark."""
+        return max(0, self._above(0.0))
+
+    def _above(self, share: float) -> int:
+        """Return how far what is wanted is above a share of the way between the marks, in bytes.
 
         What somebody waits for counts as if it were there.
         """
@@ -79,8 +89,7 @@ class Room:
             return 0
         limit = self._limit()
         low = min(self._low_mark.of(limit), limit)
-        wanted = self.used + self._promised + self._waited_for(limit)
-        return max(0, wanted - low) if wanted > low + (limit - low) // 2 else 0
+        return self.used + self._promised + self._waited_for(limit) - low - int((limit - low) * share)
 
     async def ready(self, amount: int, spare: float = 0.0) -> None:
         """Wait as long as `amount` bytes do not fit but may do soon; `spare` as for `fits`.
@@ -162,7 +171,7 @@ class Room:
         return amount
 
     def _tell_need(self) -> None:
-        if self.excess():
+        if self.is_short:
             self.on_need()
 
     def _wake(self) -> None:

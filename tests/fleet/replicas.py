@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,6 +39,14 @@ class Member(Replica):
             "LAYOVER_FLEET__ADVERTISE_URL": f"http://127.0.0.1:{relay}",
             **settings,
         }
+
+    def advertise(self, url: str) -> None:
+        """Have siblings reach it there from the next start on."""
+        self._environment["LAYOVER_FLEET__ADVERTISE_URL"] = url
+
+    def allow(self, size: int) -> None:
+        """Let its store take so many bytes from the next start on."""
+        self._environment["LAYOVER_STORE__SIZE"] = f"{size}B"
 
     @property
     def runs(self) -> bool:
@@ -92,6 +101,20 @@ class Replicas:
             store = self._folder / f"{region}-{number}"
             self._members.append(Member(store, self._upstreams, region, self.line, self._settings))
         return self
+
+    @contextmanager
+    def near(self, sizes: Sequence[int] = ()) -> Iterator[Self]:
+        """Run them without a line between; `sizes` is what each one's store may take, in bytes."""
+        self.prepare()
+        for member in self._members:
+            member.advertise(member.url)
+        for member, size in zip(self._members, sizes, strict=False):
+            member.allow(size)
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
 
     def start(self) -> None:
         """Start those that do not run, and wait until all know one another."""

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.eviction.scene import evictions, is_held
+from tests.chaos.reader import get
+from tests.eviction.scene import MIB, evictions, is_held
 from tests.fleet.replicas import Member, Replicas
 from tests.fleet.servers import Sentinels, Valkey, until
 from tests.replica import NO_PREFETCH
@@ -27,6 +28,7 @@ ROUNDS = int(os.environ.get("LAYOVER_EVICTION_ROUNDS", "100"))
 _AT_ONCE = 50
 _SPARES = 5
 _SIZE = 3000
+_LARGE = MIB - 4096
 _REPOSITORY = "library/race"
 _SETTINGS = {**NO_PREFETCH, "LAYOVER_STORE__UNUSED_FOR": "2s", "LAYOVER_FLEET__MIN_COPIES": "1"}
 _REGIONS = ("west", "west", "east")
@@ -95,7 +97,7 @@ def race(upstream: Upstream, members: Sequence[Member], count: int) -> list[str]
         left.difference_update([each for each in left if holders(members, each) == 1])
         return not left
 
-    until(is_over, "one copy of each is left", 60)
+    until(is_over, "one copy of each is left", 100)
     return digests
 
 
@@ -103,7 +105,7 @@ def race(upstream: Upstream, members: Sequence[Member], count: int) -> list[str]
 def test_lets_two_of_three_go__in_each_round(tmp_path: Path, valkey: Valkey) -> None:
     with (
         Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
     ):
         members = list(replicas)
         spares = pushed(upstream, _SPARES)
@@ -123,7 +125,7 @@ def test_lets_two_of_three_go__in_each_round(tmp_path: Path, valkey: Valkey) -> 
 def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentinels: Sentinels) -> None:
     with (
         Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, sentinels.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+        Replicas(tmp_path, _REGIONS, sentinels.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
     ):
         members = list(replicas)
         digests = pushed(upstream, 150)
@@ -140,7 +142,7 @@ def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentin
 def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
     with (
         Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
     ):
         members = list(replicas)
         digests = pushed(upstream, 20)
@@ -155,10 +157,56 @@ def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
         assert {holders(members, digest) for digest in digests} == {1}
 
 
+@contextmanager
+def with_stores(folder: Path, redis_url: str, upstream: Upstream, sizes: Sequence[int]) -> Iterator[Replicas]:
+    """Run a fleet whose stores may take so many bytes each."""
+    settings = {**NO_PREFETCH, "LAYOVER_STORE__MIN_FREE": "0B"}
+    regions = ("west",) * len(sizes)
+    replicas = Replicas(folder, regions, redis_url, {"docker.io": upstream.url}, settings=settings)
+    with replicas.near(sizes):
+        yield replicas
+
+
+def _pull_large(upstream: Upstream, member: Member, count: int, size: int = _LARGE) -> list[str]:
+    """Pull so many blobs through a replica, one after the other."""
+    digests = [upstream.push_random_blob(_REPOSITORY, size, next(_numbers)) for _ in range(count)]
+    for digest in digests:
+        assert get(member.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
+    return digests
+
+
+def test_lets_spares_go_before_last_copies__for_want_of_room(tmp_path: Path, valkey: Valkey) -> None:
+    with Upstream() as upstream, with_stores(tmp_path, valkey.url, upstream, (16 * MIB, 8 * MIB)) as replicas:
+        small, full = replicas[0], replicas[1]
+        shared = _pull_large(upstream, small, 5)
+        for digest in shared:
+            assert get(full.url, f"/v2/{_REPOSITORY}/blobs/{digest}").digest == digest
+        own = _pull_large(upstream, full, 4)
+        until(lambda: sum(went([full], "pressure").values()) >= 2, "two went")
+        gone = went([full], "pressure")
+        assert gone.keys() <= set(shared), "a last copy went beside spares"
+        # Nothing but last copies is left to go at some time.
+        _pull_large(upstream, full, 8)
+        assert any(each["was_last_copy"] for each in evictions(full.store))
+        assert all(each["copies"] == 0 or each["keeper"] for each in evictions(full.store))
+        assert set(own) - set(went([small], "pressure"))
+
+
+def test_offers_last_copies__to_a_replica_with_room(tmp_path: Path, valkey: Valkey) -> None:
+    with Upstream() as upstream, with_stores(tmp_path, valkey.url, upstream, (8 * MIB, 64 * MIB)) as replicas:
+        digests = _pull_large(upstream, replicas[0], 100, MIB // 8)
+        until(lambda: any(is_held(replicas[1].store, digest) for digest in digests), "one was taken", 30)
+        until(lambda: any(each["keeper"] for each in evictions(replicas[0].store)), "what was taken went", 30)
+        # Of what is taken some may be slower to come from the sibling than from the upstream.
+        assert upstream.counters.sent() <= 1.5 * len(digests) * MIB // 8
+
+
 def test_lets_nothing_unused_go__while_redis_is_away(tmp_path: Path, valkey: Valkey) -> None:
     with (
         Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS) as replicas,
+        Replicas(
+            tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
+        ).near() as replicas,
     ):
         members = list(replicas)
         digests = pushed(upstream, 10)
