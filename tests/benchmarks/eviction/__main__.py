@@ -47,7 +47,11 @@ def main() -> None:
 def _measure(
     trace: Trace, seed: int | None, options: argparse.Namespace, rows: list[Row], fleets: list[FleetRow]
 ) -> None:
-    rows += measure(trace, seed, options.sizes)
+    progress = Console(stderr=True, width=_WIDTH, highlight=False)
+    for row in measure(trace, seed, options.sizes):
+        rows.append(row)
+        found = ", ".join(f"{name} {ratio:.1%}" for name, ratio in row.ratios.items())
+        progress.print(f"{trace.name}, seed {seed}, {row.size:.0%}: {found}")
     if not options.no_fleet:
         capacity = trace.working_set * _FLEET_SIZE
         both = fleet.apart(trace, capacity), fleet.together(trace, capacity)
