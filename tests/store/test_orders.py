@@ -205,8 +205,9 @@ def test_compacts__to_what_still_holds(tmp_path: Path) -> None:
     journal = Journal(path)
     tag = TagSet(str(REPOSITORY), image.tag, image.state)
     linked = [Linked(str(REPOSITORY), digest, Link(None, True, None)) for digest, _ in image.blobs]
-    digests = tuple(each.digest for each in linked)
-    journal.append([tag, *linked, *linked, Ordered(PIN.key, PIN)])
+    once = Linked(str(REPOSITORY), image.digest, Link(OCI_MANIFEST, False, len(image.body)))
+    digests = tuple(each.digest for each in (*linked, once))
+    journal.append([tag, once, *linked, *linked, Ordered(PIN.key, PIN)])
     journal.append([TagDropped(str(REPOSITORY), image.tag), Unlinked(str(REPOSITORY), digests)])
     journal.append([linked[0], Ordered(UNPIN.key, UNPIN), Ordered(PURGE.key, PURGE)])
     journal.compact()
