@@ -108,10 +108,11 @@ class Tags:
                     return await self._get(upstream, repository, tag, question)
                 if question.at > since and self._is_believed(repository, tag, question):
                     return await self._believe(upstream, repository, tag, question)
+            former = question.told
             since = max(since, time.time() - self._freshness.ttl(repository, tag), question.at + MOMENT_SECONDS)
             async with self._ask_fleet(upstream, repository, tag, since) as question:
                 if question.told is None:
-                    return await self._look_up(upstream, repository, tag, question)
+                    return await self._look_up(upstream, repository, tag, question, former)
                 return await self._believe(upstream, repository, tag, question)
         except RegistryError as error:
             self._negatives.note(repository, tag, identity, error, question.age)
@@ -133,8 +134,18 @@ class Tags:
         is_refused = isinstance(question.told, Refused)
         return question.age < (self._settings.negative_ttl if is_refused else self._freshness.ttl(repository, tag))
 
-    async def _look_up(self, upstream: Upstream, repository: Repository, tag: Tag, question: Question[Pointed]) -> Held:
-        """Return what a tag points to that was pulled once, by a HEAD: whoever pulled it may have it still."""
+    async def _look_up(
+        self,
+        upstream: Upstream,
+        repository: Repository,
+        tag: Tag,
+        question: Question[Pointed],
+        former: Pointed | Refused | None,
+    ) -> Held:
+        """Return what a tag points to that was pulled once, as a `former` answer tells, by a HEAD.
+
+        Whoever pulled it may have it still.
+        """
         asked_at, began = time.time(), self._store.purges.count
         try:
             head = await self._source.check(upstream, repository, tag, lambda _: None, is_probe=False, may_get=True)
@@ -145,7 +156,10 @@ class Tags:
         if isinstance(head, FetchedManifest):
             held = self._manifests.keep(repository, head, began, tag)
         else:
-            held = await self._adoption.adopt(upstream, repository, None, Pointed(head.digest))
+            pointed = Pointed(head.digest)
+            if isinstance(former, Pointed) and former.digest == head.digest:
+                pointed = former
+            held = await self._adoption.adopt(upstream, repository, None, pointed)
         self._remember(upstream, repository, tag, TagState(held.digest, held.media_type, len(held.body), asked_at))
         question.answered(Pointed(held.digest, self._answers.replica))
         return held

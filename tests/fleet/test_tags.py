@@ -183,7 +183,13 @@ def test_pull__never_fresh__nobody_waits_for_another(fleet: World) -> None:
     assert [each for each in asked(upstream, "library/live") if each[0] == "GET"] == [("GET", "always")]
     moved = push(fleet, "plain.test", "live", "always", seed=1)
     upstream.dials.latency = {"manifest": 0.5}
-    found = fleet.at_once(lambda replica: pull(replica, name))
+    places = {replica: place for place, replica in enumerate(fleet.all)}
+
+    def pull_in_turn(replica: Member) -> Answer:
+        time.sleep(places[replica] / 10)
+        return pull(replica, name)
+
+    found = fleet.at_once(pull_in_turn)
     assert [digest(each) for each in found] == [moved.index.digest] * len(fleet.all)
 
 
