@@ -27,6 +27,8 @@ PROMISED = {
     "layover_store_bytes": set(),
     "layover_store_capacity_bytes": set(),
     "layover_store_objects": {"kind"},
+    "layover_evictions_total": {"reason"},
+    "layover_evicted_bytes_total": {"reason"},
 }
 
 
@@ -49,6 +51,8 @@ def hub() -> CollectorRegistry:
     metrics.upstream_retries.labels("docker.io", Failure.SERVER).inc()
     metrics.digest_mismatches.labels("docker.io").inc()
     metrics.store_objects.labels("blob").set(3)
+    metrics.evictions.labels("pressure").inc()
+    metrics.evicted_bytes.labels("pressure").inc(9)
     metrics.store_bytes.set(2**50)
     metrics.fill_seconds.observe(2)
     return registry
