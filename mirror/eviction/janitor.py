@@ -260,16 +260,17 @@ class Janitor:
 
     async def _planned(self) -> Plan:
         await self._store.usage.write()
-        return await self._in_disk_thread(self._plan)
+        leaving = self._store.room.excess
+        return await self._in_disk_thread(lambda: self._plan(leaving))
 
-    def _plan(self) -> Plan:
+    def _plan(self, leaving: int) -> Plan:
         now = time.time()
         plan = Plan(now)
         for held in self._store.content.files():
             plan.add(held.digest, held.taken, held.used, self.popularity.of(held.digest, now))
             if len(plan) % _ROWS_AT_ONCE == 0:
                 time.sleep(_BREATH_SECONDS)
-        plan.settle()
+        plan.settle(leaving)
         return plan
 
     async def _let_go(

@@ -67,9 +67,12 @@ class Plan:
         self._idle.append(idle)
         self._scores.append(score(size, popularity, idle))
 
-    def settle(self) -> None:
-        """Find out what is protected, and the order of the others: nothing is added from now on."""
-        protected = self._protected()
+    def settle(self, leaving: int = 0) -> None:
+        """Find out what is protected, and the order of the others: nothing is added from now on.
+
+        The protected fifth is of what stays, once `leaving` bytes have gone.
+        """
+        protected = self._protected(sum(self._sizes) - leaving)
         order = _buckets(self._scores)
         self._order = [array("I", (place for place in bucket if not protected[place])) for bucket in order]
 
@@ -98,10 +101,10 @@ class Plan:
             digest = Digest(f"sha256:{key.hex()}")
         return Candidate(digest, self._sizes[place], self._scores[place], self._popularity[place], self._idle[place])
 
-    def _protected(self) -> bytearray:
-        """Return for each place whether it is among the most-used that together take at most a fifth of the bytes."""
+    def _protected(self, staying: int) -> bytearray:
+        """Return for each place whether it is among the most-used that together take at most a fifth of what stays."""
         protected = bytearray(len(self))
-        room = int(sum(self._sizes) * PROTECTED_SHARE)
+        room = int(staying * PROTECTED_SHARE)
         pairs = zip(self._popularity, self._idle, strict=True)
         use = array("d", (idle * _RECENCY - popularity for popularity, idle in pairs))
         for bucket in _buckets(use):

@@ -30,6 +30,8 @@ PROMISED = {
     "layover_fleet_up": set(),
     "layover_fleet_replicas": {"peer_region"},
     "layover_fleet_seconds": {"operation"},
+    "layover_evictions_total": {"reason"},
+    "layover_evicted_bytes_total": {"reason"},
 }
 
 
@@ -52,6 +54,8 @@ def hub() -> CollectorRegistry:
     metrics.upstream_retries.labels("docker.io", Failure.SERVER).inc()
     metrics.digest_mismatches.labels("docker.io").inc()
     metrics.store_objects.labels("blob").set(3)
+    metrics.evictions.labels("pressure").inc()
+    metrics.evicted_bytes.labels("pressure").inc(9)
     metrics.store_bytes.set(2**50)
     metrics.fill_seconds.observe(2)
     metrics.fleet_replicas.labels("eu").set(3)
