@@ -33,6 +33,15 @@ def test_hits_more_than_lru__and_nearly_as_much_as_the_best(seed: int) -> None:
     assert sum(row.of_best for row in rows) / len(rows) > LEAST_OF_BEST
 
 
+def test_hits_more_than_lru__in_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = [generate(family, 3, SCALE) for family in ("zipf", "nightly", "floods")]
+    ours = [replay(trace, trace.working_set * 0.1).ratio for trace in traces]
+    monkeypatch.setattr("mirror.eviction.plan.score", lambda size, popularity, idle: -idle)
+    lru = [replay(trace, trace.working_set * 0.1).ratio for trace in traces]
+    assert all(one > other for one, other in zip(ours, lru, strict=True))
+    assert sum(ours) - sum(lru) > 0.06
+
+
 def test_makes_the_same_trace__from_the_same_seed() -> None:
     one, same, other = (generate("zipf", seed, 0.02).requests for seed in (1, 1, 2))
     assert one == same != other
