@@ -26,7 +26,7 @@ def rendered(kind: str) -> dict[str, str]:
 
 
 def test_shows__what_client_config_prints() -> None:
-    containerd, podman, _ = blocks("toml")
+    containerd, podman, *_ = blocks("toml")
     assert blocks("json") == [rendered("docker")["/etc/docker/daemon.json"]]
     assert containerd == rendered("containerd")["/etc/containerd/certs.d/_default/hosts.toml"]
     assert podman == next(iter(rendered("podman").values())).split("\n\n")[0] + "\n"
@@ -37,11 +37,15 @@ def test_names__every_kind() -> None:
 
 
 def test_loads__sample_configuration(tmp_path: Path) -> None:
+    single, fleet = blocks("toml")[-2:]
+    secret = tmp_path / "secret"
+    secret.write_text("of the fleet")
     sample = tmp_path / "layover.toml"
-    sample.write_text(blocks("toml")[-1])
+    sample.write_text(single + fleet.replace("/run/secrets/layover-fleet", str(secret)))
     settings = load(sample, {})
     assert str(settings.store.path) == tomllib.loads(sample.read_text())["store"]["path"]
     assert "registry.example" in settings.upstreams.names
+    assert settings.fleet.region == "frankfurt"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -67,6 +67,7 @@ def in_use(members: Sequence[Member], digests: Sequence[str]) -> Iterator[None]:
         while not over.wait(0.3):
             pull_all(members, digests)
 
+    pull_all(members, digests)
     thread = threading.Thread(target=use)
     thread.start()
     try:

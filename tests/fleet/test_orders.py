@@ -172,7 +172,8 @@ async def test_starts_without_tags_and_pins__after_more_than_30_days_away(
         image.put(store)
         heard = time.time() - days * 86400
         await store.remember_order("o:heard:", Carried("heard", "", 0, heard))
-        await store.remember_order("o:pin:app:v1", Carried("pin", APP, 5, heard))
+        pin = Carried("pin", APP, 5, heard)
+        await store.remember_order(pin.key, pin)
     with Upstream() as upstream, member(tmp_path, "a", valkey.url, upstream) as replica:
         listed = [each["image"] for each in told(replica, "GET", "/images")["images"]]
         assert listed == [f"{REPOSITORY}:{image.tag}" if is_kept else f"{REPOSITORY}@{image.digest}"]
