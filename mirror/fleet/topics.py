@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 from mirror.fleet import scripts
 from mirror.fleet.keys import topic_key
 from mirror.fleet.link import Away
 from mirror.fleet.membership import Membership
 from mirror.fleet.protocol import Asked, Posted, Turn
+from mirror.fleet.waiting import free_if_answered
 
 _TURN_MILLISECONDS = 10_000
 # Who waits is woken; this is for words that were lost, and for a replica that had the turn and died.
@@ -28,29 +30,32 @@ class Topics:
 
     async def consult(self, topic: str, newer_than: float, patience: float) -> Asked:
         """See `Coordinator`."""
-        key, me = topic_key(topic), self._fleet.me
+        key = topic_key(topic)
         deadline = time.monotonic() + patience
         woken = asyncio.Event()
         self._waiting.setdefault(key, set()).add(woken)
         try:
-            while True:
-                woken.clear()
-                said = await self._fleet.ask(
-                    scripts.CONSULT, key, repr(newer_than), self._fleet.seat, me.boot, me.identity, _TURN_MILLISECONDS
-                )
-                if said[0] == b"posted":
-                    return Posted(said[2], float(said[1]))
-                if said[0] == b"turn":
-                    return Turn(topic, int(said[1]))
+            said = await self._look(key, newer_than)
+            while said[0] not in {b"posted", b"turn"}:
                 if time.monotonic() >= deadline:
                     return Turn(topic)
                 await self._wait(woken, min(deadline - time.monotonic(), _LOOK_SECONDS))
+                woken.clear()
+                with free_if_answered():
+                    said = await self._look(key, newer_than)
+            return Posted(said[2], float(said[1])) if said[0] == b"posted" else Turn(topic, int(said[1]))
         except Away:
             return Turn(topic)
         finally:
             self._waiting[key].discard(woken)
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    async def _look(self, key: bytes, newer_than: float) -> Any:
+        fleet, me = self._fleet, self._fleet.me
+        return await fleet.ask(
+            scripts.CONSULT, key, repr(newer_than), fleet.seat, me.boot, me.identity, _TURN_MILLISECONDS
+        )
 
     async def post(self, turn: Turn, value: bytes, at: float, seconds: float) -> None:
         """See `Coordinator`."""

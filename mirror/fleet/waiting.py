@@ -67,3 +67,12 @@ def spending() -> Iterator[None]:
     finally:
         if granted is not None:
             granted.left = max(0.0, granted.left - (time.monotonic() - began))
+
+
+@contextlib.contextmanager
+def free_if_answered() -> Iterator[None]:
+    """Leave what is left as it is, unless this ends with an error: whoever looks again waits for another replica."""
+    granted, left = _ALLOWANCE.get(), seconds_left()
+    yield
+    if granted is not None:
+        granted.left = left
