@@ -49,8 +49,10 @@ class Supplier:
         Raises:
             RegistryError: it is here, and may be gone in a moment: who asks shall neither rely on it nor say it is not.
         """
-        # A name that is only just given may not outlast a power loss.
-        if self._store.content.size(digest) is None or digest in self._store.naming:
+        if digest in self._store.naming:
+            # A name that is only just given may not outlast a power loss.
+            raise RegistryError(ErrorCode.UNAVAILABLE, f"{digest} has only just come", retry_after=1)
+        if self._store.content.size(digest) is None:
             return False
         if seconds > 0:
             if not self._store.holds.hold(digest, seconds):

@@ -126,6 +126,7 @@ async def test_has__what_a_power_loss_could_take__no(bench: Bench) -> None:
     await bench.hold(digest)
     bench.app.store.naming.add(digest)
     assert not await bench.siblings.has(bench.b, digest, 60)
+    assert bench.member.missed == []
 
 
 async def test_has__what_just_leaves__is_promised_to_nobody(bench: Bench) -> None:
