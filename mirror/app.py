@@ -36,6 +36,7 @@ from mirror.hub.overview import Overview
 from mirror.hub.pins import Pins
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.purging import Purging
+from mirror.hub.resolver import Resolver
 from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
@@ -128,7 +129,8 @@ class HubApp:
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store, answers, Copies(fleet.coordinator, fleet.siblings))
         quotas, freshness = self._client.quotas, settings.freshness
-        tags = Tags(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
+        resolver = Resolver(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
+        tags = Tags(resolver, manifests, self.store, freshness)
         self._blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         services = self._services(manifests, tags, answers)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
