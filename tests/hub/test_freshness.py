@@ -41,12 +41,6 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     store = tmp_path_factory.mktemp("freshness") / "store"
     settings = {**SETTINGS, "LAYOVER_FRESHNESS__REVALIDATE_TIMEOUT": "4s"}

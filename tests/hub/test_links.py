@@ -28,13 +28,7 @@ _SIZE = MIB
 _LARGE = 17 * MIB
 
 
-@pytest.fixture(scope="session")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     store = tmp_path_factory.mktemp("links") / "store"
     with Replica(store, upstreams={"docker.io": registry.url}, settings=NO_PREFETCH) as running:

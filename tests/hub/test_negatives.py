@@ -22,12 +22,6 @@ NOWHERE = f"sha256:{'0' * 64}"
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def replica(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     store = tmp_path_factory.mktemp("negatives") / "store"
     with Replica(store, upstreams={HOST: registry.url}, settings=SETTINGS) as running:

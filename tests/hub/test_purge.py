@@ -20,12 +20,6 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one door", "two doors"])
 def replica(
     registry: Upstream, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

@@ -58,12 +58,6 @@ class HourLater:
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def shared(registry: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     """Run one replica for all tests that need no state of their own."""
     with policy.replica(tmp_path_factory.mktemp("shared") / "store", registry) as running:
