@@ -12,8 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from mirror.channel import wire
-from mirror.channel.following import Following
 from mirror.channel.protocol import BlobFound, Body, Changes, Filling, Listing, ManifestFound, Progress, Whole
+from mirror.channel.shown import Shown
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -49,7 +49,7 @@ class RemoteHub:
         self._is_closed = False
         self._is_patient = True
         self._decoder = msgspec.msgpack.Decoder(wire.Reply)
-        self._following = Following(self._ask_progress)
+        self._shown = Shown(self._ask_progress)
 
     async def close(self) -> None:
         """Give the connection up, for good."""
@@ -81,7 +81,7 @@ class RemoteHub:
 
     async def progress(self, fill: int, offset: int) -> Progress:
         """See `Hub`."""
-        return await self._following.progress(fill, offset)
+        return await self._shown.progress(fill, offset)
 
     async def stream(self, repository: Repository, digest: Digest, start: int) -> _RemoteStream:
         """See `Hub`."""
@@ -197,7 +197,7 @@ class RemoteHub:
     def _give_up(self, writer: asyncio.StreamWriter) -> None:
         if self._writer is writer:
             self._writer = None
-            self._following.forget()
+            self._shown.forget()
         writer.close()
 
     def _take(self, payload: bytes) -> None:

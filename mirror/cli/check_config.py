@@ -19,12 +19,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, and return the exit code."""
     settings = load(arguments.config, os.environ)
-    from mirror.app import tls_contexts
     from mirror.fleet import RedisAddress
+    from mirror.source.upstream import tls_contexts
     from mirror.source.upstream.credentials import check
 
     check(settings.upstreams.all)
-    tls_contexts(settings)
+    tls_contexts(settings.upstreams)
     RedisAddress(settings.fleet)
     print("the configuration is right")
     return 0

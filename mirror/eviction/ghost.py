@@ -7,6 +7,7 @@ small ones few, each of which then stands for many. So the models hold a few tho
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
@@ -23,7 +24,7 @@ _HASH_BITS = 64
 class Advice(msgspec.Struct, frozen=True):
     """The share of the requested bytes that half, the same and twice the disk would have served from what they held.
 
-    `requested` bytes were asked for since the replica started; all shares are 0 where nothing was.
+    `requested` bytes were asked for since the models began; all shares are 0 where nothing was.
     """
 
     requested: int = 0
@@ -32,11 +33,30 @@ class Advice(msgspec.Struct, frozen=True):
     double: float = 0.0
 
 
+class _Disk(msgspec.Struct, array_like=True):
+    """What one model holds: digest, size and last use."""
+
+    missed: float
+    objects: list[tuple[str, int, float]]
+
+
+class _Memory(msgspec.Struct, array_like=True):
+    """What a ghost knows, and of which disk."""
+
+    version: Literal[1]
+    capacity: int
+    low_mark: float
+    requested: int
+    disks: list[_Disk]
+
+
 class Ghost:
     """Watches the requests that a replica sees. At most about 1.5 MiB."""
 
     def __init__(self, capacity: int, low_mark: float, popularity: Popularity) -> None:
         """Model a disk of `capacity` bytes, evicted down to a share `low_mark` of it by what `popularity` tells."""
+        self._capacity = capacity
+        self._low_mark = low_mark
         self._grain = max(max(_SHARES) * capacity / _MOST_OBJECTS, 1.0)
         self._models = [
             _Model(share * capacity, share * capacity * low_mark, self._grain, popularity) for share in _SHARES
@@ -61,6 +81,26 @@ class Ghost:
             for model in self._models:
                 model.request(digest, size, when)
 
+    def dump(self) -> bytes:
+        """Return all of it, for `load`."""
+        disks = [model.dump() for model in self._models]
+        memory = _Memory(1, self._capacity, self._low_mark, self._requested, disks)
+        return msgspec.msgpack.encode(memory, enc_hook=str)
+
+    def load(self, data: bytes) -> bool:
+        """Take in what the ghost of such a disk returned by `dump`; anything else is False, and changes nothing."""
+        try:
+            memory = msgspec.msgpack.decode(data, type=_Memory)
+        except (msgspec.MsgspecError, ValueError):
+            return False
+        is_of_such = (memory.capacity, memory.low_mark) == (self._capacity, self._low_mark)
+        if not is_of_such or len(memory.disks) != len(self._models):
+            return False
+        self._requested = memory.requested
+        for model, disk in zip(self._models, memory.disks, strict=True):
+            model.load(disk)
+        return True
+
     def advice(self) -> Advice:
         """Return what the models found by now."""
         if not self._requested:
@@ -84,6 +124,14 @@ class _Model:
         self._popularity = popularity
         self._objects: dict[Digest, tuple[int, float]] = {}
         self._taken = 0.0
+
+    def dump(self) -> _Disk:
+        return _Disk(self.missed, [(digest, size, used) for digest, (size, used) in self._objects.items()])
+
+    def load(self, disk: _Disk) -> None:
+        self.missed = disk.missed
+        self._objects = {Digest(digest): (size, used) for digest, size, used in disk.objects}
+        self._taken = sum(self._room(size) for size, _ in self._objects.values())
 
     def request(self, digest: Digest, size: int, when: float) -> None:
         if digest not in self._objects:

@@ -27,7 +27,7 @@ class Listings:
     def __init__(
         self, source: UpstreamListings, settings: FreshnessSettings, identity: Callable[[Upstream], Awaitable[str]]
     ) -> None:
-        """Ask `source`; `identity` tells as whom, as a text that changes with the credentials."""
+        """Ask `source`; `identity` tells as whom, as a text that changes with the account."""
         self._source = source
         self._settings = settings
         self._identity = identity

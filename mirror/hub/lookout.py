@@ -33,7 +33,7 @@ class Lookout(Generic[Name, Result]):
 
         `check` asks about what is held under a name, tells the patience of each step, and reports by `answered` or
         `failed` how it went; its last argument says whether it is a probe, which nobody waits for.
-        `identity` tells as whom an upstream is asked, as a text that changes with the credentials.
+        `identity` tells as whom an upstream is asked, as a text that changes with the account.
         """
         self._check = check
         self._identity = identity

@@ -94,9 +94,7 @@ class Manifests:
             self._store.publish_manifest(digest, body)
         return Held(digest, link.media_type, body, was_fetched=False)
 
-    async def fetch_tag(
-        self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience | None = None
-    ) -> Held:
+    async def fetch_tag(self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience | None) -> Held:
         """Fetch the manifest that a tag points to from the upstream, and keep it.
 
         Raises:

@@ -5,7 +5,8 @@ fresh is answered without the hub; no body is ever held in memory, and none is c
 """
 
 from mirror.pull.blob import BlobBody, FilePiece
+from mirror.pull.follower import Follower
 from mirror.pull.pull import Pull
 from mirror.pull.sharing import Sharing
 
-__all__ = ["BlobBody", "FilePiece", "Pull", "Sharing"]
+__all__ = ["BlobBody", "FilePiece", "Follower", "Pull", "Sharing"]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.app import follow
 from mirror.channel import Changes, Filling, Membership, Progress, Stream, Unstored, Whole
 from mirror.config.units import Secret
 from mirror.observe.cache_status import CacheStatus, Outcome
@@ -19,6 +18,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.oci.use import Use
+from mirror.pull.follower import follow
 from mirror.store import Link, Shelf, TagState
 from mirror.store.records import tag_key
 from tests.channel.conftest import Bench, eventually

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,31 @@ def _is_so(holds: Callable[[], object]) -> bool:
         return False
 
 
-class Valkey:
+class Servers(ABC):
+    """One server or several: started together, and ended together, also where the start fails."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start, and wait until all of it answers."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End all of it at once."""
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+class Valkey(Servers):
     """One Valkey that keeps everything in memory; killed and started again it is empty.
 
     `port` stays the same for ever. `options` are those of its command line, such as `("--maxmemory", "4mb")`.
@@ -109,14 +134,6 @@ class Valkey:
         assert self._process is not None, "the server is not running"
         self._process.send_signal(number)
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
 
 class TlsRedis(Valkey):
     """The distribution's Redis behind TLS; Valkey from PyPI has none."""
@@ -153,7 +170,7 @@ class TlsRedis(Valkey):
         return (self._executable, "--bind", "127.0.0.1", *ports, *files)
 
 
-class Sentinels:
+class Sentinels(Servers):
     """A master, its replica, and three sentinels that make the one the other when it is gone."""
 
     NAME = "fleet"
@@ -197,18 +214,6 @@ class Sentinels:
     def _leader(self, sentinel: Valkey) -> int:
         return int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.kill()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
 
 class _Sentinel(Valkey):
     def __init__(self, folder: Path, master: Valkey) -> None:
@@ -231,7 +236,7 @@ class _Sentinel(Valkey):
         return (str(get_binary_path()), str(file), "--sentinel")
 
 
-class Cluster:
+class Cluster(Servers):
     """Three masters with a replica each."""
 
     def __init__(self, folder: Path, *, password: str = "") -> None:
@@ -300,15 +305,3 @@ class Cluster:
     def _is_whole(node: Valkey) -> bool:
         told = Cluster._facts(node)
         return told["cluster_state"] == "ok" and int(told["cluster_size"]) == 3
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.kill()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()

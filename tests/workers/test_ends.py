@@ -22,10 +22,10 @@ ENDLESS_PATIENCE = (
     sys.executable,
     "-c",
     """
-from mirror import app
 from mirror.channel import client
 from mirror.cli.main import main
-app._LAST_REPORT_SECONDS = client._PATIENCE_SECONDS = 3600.0
+from mirror.pull import follower
+follower._LAST_REPORT_SECONDS = client._PATIENCE_SECONDS = 3600.0
 raise SystemExit(main(["serve"]))
 """,
 )

@@ -10,6 +10,7 @@ from mirror.source.upstream.proxies import Proxies
 from mirror.source.upstream.quota import Level, Quotas
 from mirror.source.upstream.quota_news import QuotaNews
 from mirror.source.upstream.scopes import Scopes
+from mirror.source.upstream.tls import tls_contexts
 
 __all__ = [
     "AnonymousCaller",
@@ -29,4 +30,5 @@ __all__ = [
     "UpstreamClient",
     "UpstreamListings",
     "UpstreamManifests",
+    "tls_contexts",
 ]

@@ -31,14 +31,14 @@ class Authorization:
         await self._authenticator.close()
 
     async def identity(self, upstream: Upstream) -> str:
-        """Return the fingerprint of the credential that is used now, nothing for none or one that is rejected."""
+        """Return the short name of who asks by now, nothing for nobody or one who is rejected."""
         try:
             credential = await self._credential(upstream)
         except CredentialsRefused:
             return ""
         if credential is None or self._accounts.of(upstream, credential).is_refused:
             return ""
-        return credential.fingerprint
+        return credential.identity
 
     async def send(self, ask: Ask) -> aiohttp.ClientResponse:
         """Return the open answer, of any status.

@@ -96,7 +96,7 @@ class UpstreamClient:
         await self._connections.close()
 
     async def identity(self, upstream: Upstream) -> str:
-        """Return as whom an upstream is asked now, as a text that changes with the credentials; nobody is empty."""
+        """Return as whom an upstream is asked now, as a text that changes with the account; nobody is empty."""
         identity = await self._authorization.identity(upstream)
         self.quotas.asked_as(upstream, identity)
         return identity

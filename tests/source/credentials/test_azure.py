@@ -22,7 +22,11 @@ NAME = "team.azurecr.io"
 def jwt(name: str, seconds: float = 10_800) -> str:
     """Return a token that says how long it is good for, by a clock that is a year ahead."""
     now = time.time() + 365 * 86_400
-    claims = {"jti": name, "iat": now, "exp": now + seconds}
+    return token({"jti": name, "iat": now, "exp": now + seconds})
+
+
+def token(claims: dict[str, object]) -> str:
+    """Return a token that says something of itself."""
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.signature"
 
 
@@ -80,6 +84,16 @@ async def test_is_used__though_it_says_nothing_of_its_end(
         azure.answers["/oauth2/exchange"] = (200, {"refresh_token": token})
         known = asked._replace(name=f"{token.replace('.', '-')}.azurecr.io")
         assert await credentials.of(known) == Credential(USER, Secret(token))
+
+
+async def test_names_the_principal__where_the_identity_s_token_does(
+    credentials: Credentials, azure: Cloud, asked: Upstream
+) -> None:
+    lent = {"expires_on": str(int(time.time()) + 3600), "token_type": "Bearer", "resource": "x"}
+    azure.answers["/identity"] = (200, {**lent, "access_token": token({"tid": "tenant", "oid": "object"})})
+    found = await credentials.of(asked)
+    assert found is not None
+    assert found.account == "azure:tenant:object"
 
 
 class TestFailures:

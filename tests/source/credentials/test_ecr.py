@@ -12,6 +12,7 @@ from structlog.typing import EventDict
 from mirror.config import Secret
 from mirror.source.upstream.credentials import Credential, Credentials
 from mirror.source.upstream.credentials.ecr import Registry, registry_of
+from mirror.source.upstream.daemons import DaemonThreads
 from tests.source.credentials.cloud import Cloud
 from tests.source.credentials.conftest import Clock, refusal, upstream
 
@@ -24,6 +25,11 @@ def answer(password: str, seconds: float = 12 * 3600) -> dict[str, object]:
     """Return one registry's entry of what GetAuthorizationToken answers."""
     token = base64.b64encode(f"AWS:{password}".encode()).decode()
     return {"authorizationToken": token, "expiresAt": time.time() + seconds}
+
+
+def lent(password: str) -> Credential:
+    """Return what is lent to the user whose key is in the environment."""
+    return Credential("AWS", Secret(password), account="ecr:AKIAEXAMPLE")
 
 
 @pytest.fixture
@@ -63,7 +69,7 @@ class TestNames:
 
 class TestToken:
     async def test_is_asked_for__of_the_account_in_its_region(self, credentials: Credentials, amazon: Cloud) -> None:
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("one"))
+        assert await credentials.of(ASKED) == lent("one")
         (request,) = amazon.requests
         assert request.headers["X-Amz-Target"].endswith(".GetAuthorizationToken")
         assert "/eu-west-1/ecr/aws4_request" in request.headers["Authorization"]
@@ -73,7 +79,7 @@ class TestToken:
         self, credentials: Credentials, amazon: Cloud
     ) -> None:
         amazon.answers["/"] = (200, {"authorizationData": answer("public")})
-        assert await credentials.of(PUBLIC) == Credential("AWS", Secret("public"))
+        assert await credentials.of(PUBLIC) == lent("public")
         (request,) = amazon.requests
         assert "/us-east-1/ecr-public/aws4_request" in request.headers["Authorization"]
 
@@ -82,23 +88,23 @@ class TestToken:
     ) -> None:
         amazon.answers["/"] = (200, {"authorizationData": [answer("one", 600)]})
         for _ in range(3):
-            assert await credentials.of(ASKED) == Credential("AWS", Secret("one"))
+            assert await credentials.of(ASKED) == lent("one")
         assert len(amazon.requests) == 1
         amazon.answers["/"] = (200, {"authorizationData": [answer("two")]})
         clock.now += 620
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("two"))
+        assert await credentials.of(ASKED) == lent("two")
 
     @pytest.mark.parametrize(("announced", "kept"), [(-3600, 60), (5, 60), (86_400, 43_200)])
     async def test_is_kept__a_minute_at_least_and_half_a_day_at_most(
         self, announced: float, kept: float, credentials: Credentials, amazon: Cloud, clock: Clock
     ) -> None:
         amazon.answers["/"] = (200, {"authorizationData": [answer("one", announced)]})
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("one"))
+        assert await credentials.of(ASKED) == lent("one")
         amazon.answers["/"] = (200, {"authorizationData": [answer("two")]})
         clock.now += kept - 1
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("one"))
+        assert await credentials.of(ASKED) == lent("one")
         clock.now += 2
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("two"))
+        assert await credentials.of(ASKED) == lent("two")
 
     async def test_is_asked_for_again__once_it_was_refused(
         self, credentials: Credentials, amazon: Cloud, clock: Clock
@@ -109,7 +115,42 @@ class TestToken:
         credentials.refused(ASKED, found)
         assert await credentials.of(ASKED) == found
         clock.now += 60
-        assert await credentials.of(ASKED) == Credential("AWS", Secret("two"))
+        assert await credentials.of(ASKED) == lent("two")
+
+
+class TestIdentity:
+    async def test_is_the_user_s__whichever_password_each_replica_is_lent(
+        self, credentials: Credentials, amazon: Cloud
+    ) -> None:
+        first = await credentials.of(ASKED)
+        amazon.answers["/"] = (200, {"authorizationData": [answer("two")]})
+        other = Credentials(DaemonThreads())
+        second = await other.of(ASKED)
+        await other.close()
+        assert first is not None
+        assert second is not None
+        assert first.secret != second.secret
+        assert first.identity == second.identity
+
+    async def test_is_another__for_another_user(
+        self, credentials: Credentials, amazon: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = await credentials.of(ASKED)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAANOTHER")
+        other = Credentials(DaemonThreads())
+        second = await other.of(ASKED)
+        await other.close()
+        assert first is not None
+        assert second is not None
+        assert first.secret == second.secret
+        assert first.identity != second.identity
+
+    async def test_is_the_password_s__where_keys_are_of_one_session(
+        self, credentials: Credentials, amazon: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAEXAMPLE")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
+        assert await credentials.of(ASKED) == Credential("AWS", Secret("one"))
 
 
 class TestFailures:

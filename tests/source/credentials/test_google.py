@@ -17,6 +17,8 @@ from tests.source.credentials.conftest import Clock, put, refusal, upstream
 
 ASKED = upstream("europe-docker.pkg.dev", provider="google")
 OTHER = upstream("gcr.io", provider="google")
+EMAIL = "mirror@project.iam.gserviceaccount.com"
+ROBOT = f"google:{EMAIL}"
 METADATA = "/computeMetadata/v1/instance/service-accounts/default"
 
 
@@ -34,7 +36,7 @@ def google(cloud: Cloud, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "type": "service_account",
         "project_id": "project",
         "private_key": key,
-        "client_email": "mirror@project.iam.gserviceaccount.com",
+        "client_email": EMAIL,
         "token_uri": f"{cloud.url}/token",
     }
     (tmp_path / "key.json").write_text(json.dumps(account))
@@ -56,13 +58,18 @@ def instance(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 
 async def test_is_the_access_token__of_a_service_account(credentials: Credentials, google: Cloud) -> None:
-    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("one"))
+    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("one"), account=ROBOT)
     (request,) = google.requests
     assert request.form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 async def test_is_the_access_token__that_an_instance_is_lent(credentials: Credentials, instance: Cloud) -> None:
     assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("lent"))
+
+
+async def test_is_the_access_token__of_whom_an_instance_says_it_is(credentials: Credentials, instance: Cloud) -> None:
+    instance.answers[METADATA] = (200, {"email": EMAIL, "scopes": []})
+    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("lent"), account=ROBOT)
 
 
 async def test_is_the_same__for_all_of_google_s_registries(credentials: Credentials, google: Cloud) -> None:
@@ -74,9 +81,9 @@ async def test_is_renewed__at_its_end(credentials: Credentials, google: Cloud, c
     await credentials.of(ASKED)
     google.answers["/token"] = (200, {"access_token": "two", "expires_in": 3600})
     clock.now += 3000
-    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("one"))
+    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("one"), account=ROBOT)
     clock.now += 700
-    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("two"))
+    assert await credentials.of(ASKED) == Credential("oauth2accesstoken", Secret("two"), account=ROBOT)
 
 
 class TestFailures:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from mirror.app import HubApp, Pools
-from mirror.channel import Filling, Hub, HubServer, Membership, RemoteHub
+from mirror.app import HubApp
+from mirror.channel import Filling, Hub, Membership
 from mirror.config import Settings, StoreSettings, Upstreams
 from mirror.config.settings import Server
 from mirror.config.units import Address, Secret
@@ -21,21 +20,21 @@ from mirror.pull import Pull, Sharing
 from mirror.registry import Door
 from mirror.source.sibling import SiblingBlob, Siblings
 from mirror.store.freshness import Freshness
-from tests.chaos.scene import name_of
+from tests.channel.transports import SECONDS, TRANSPORTS, Origin, eventually, running, upstream
+from tests.chaos.scene import name_of, registry
 from tests.replica import free_port
 from tests.source.sibling.member import CLOCK, SECRET, Member, sibling_at
-from tests.upstream import Image, Upstream
+from tests.upstream import Upstream
 
-SECONDS = 20.0
+__all__ = ["SECONDS", "Bench", "bench", "eventually", "read", "read_up_to", "registry", "upstream"]
 
 
-class Bench:
+class Bench(Origin):
     """A replica by the name of `b`, the registry behind it, and `a`, which asks it."""
 
     def __init__(self, app: HubApp, hub: Hub, upstream: Upstream, repository: Repository) -> None:
+        super().__init__(upstream, repository)
         self.app = app
-        self.upstream = upstream
-        self.repository = repository
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.membership: Membership | None = Membership("b", "boot-b", Secret(SECRET), CLOCK)
@@ -53,16 +52,6 @@ class Bench:
         self.member = Member("a")
         self.asked = new_registry()
         self.siblings = Siblings(self.member, lambda: SECRET, HubMetrics(self.asked))
-
-    def push(self, size: int) -> Digest:
-        """Push a blob of `size` bytes."""
-        name = self.repository.name
-        return Digest(self.upstream.push_random_blob(name, size, zlib.crc32(name.encode())))
-
-    def push_image(self, *layers: int) -> Image:
-        """Push an image of one platform under the tag `1`."""
-        name = self.repository.name
-        return self.upstream.push_image(name, "1", ["linux/amd64"], layers, zlib.crc32(name.encode()), raw=True)
 
     async def hold(self, digest: Digest) -> None:
         """Have a blob held, whole, and its fill over."""
@@ -105,28 +94,7 @@ async def read_up_to(stream: SiblingBlob, amount: int) -> bytes:
     return bytes(pieces)
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - nobody tells when it is
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture(scope="session")
-def registry() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(registry: Upstream) -> Iterator[Upstream]:
-    registry.counters.clear()
-    yield registry
-    registry.reset()
-    registry.resume()
-
-
-@pytest.fixture(params=["in process", "over the socket"])
+@pytest.fixture(params=TRANSPORTS)
 async def bench(request: pytest.FixtureRequest, upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
     """Return a replica whose door asks its hub over one of the two transports."""
     settings = Settings(
@@ -134,20 +102,12 @@ async def bench(request: pytest.FixtureRequest, upstream: Upstream, tmp_path: Pa
         store=StoreSettings(path=tmp_path / "store"),
         upstreams=Upstreams({"docker.io": {"url": upstream.url}}),
     )
-    app = HubApp(settings, Pools())
-    await app.start()
-    server = HubServer(app.hub, tmp_path / "hub")
-    await server.start()
-    remote = RemoteHub(tmp_path / "hub")
-    hub: Hub = app.hub if request.param == "in process" else remote
-    bench = Bench(app, hub, upstream, Repository("docker.io", name_of(request)))
-    await bench.door.start([Address("127.0.0.1", bench.port)])
-    try:
-        yield bench
-    finally:
-        upstream.release()
-        await bench.siblings.close()
-        await bench.door.stop(1)
-        await remote.close()
-        await server.stop()
-        await app.stop()
+    async with running(settings, tmp_path / "hub", request.param) as (app, hub):
+        bench = Bench(app, hub, upstream, Repository("docker.io", name_of(request)))
+        await bench.door.start([Address("127.0.0.1", bench.port)])
+        try:
+            yield bench
+        finally:
+            upstream.release()
+            await bench.siblings.close()
+            await bench.door.stop(1)

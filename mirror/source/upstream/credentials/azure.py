@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,14 +21,21 @@ _READ_SECONDS = 5
 _LONGEST_ANSWER = 2**16
 _DOMAINS = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
 
+Claims = TypeVar("Claims")
+
 
 class _Answer(msgspec.Struct):
     refresh_token: str
 
 
-class _Claims(msgspec.Struct):
+class _Life(msgspec.Struct):
     exp: float
     iat: float
+
+
+class _Principal(msgspec.Struct):
+    tid: str
+    oid: str
 
 
 def fetch(upstream: Upstream) -> Lease[Credential | None]:
@@ -57,7 +65,11 @@ def fetch(upstream: Upstream) -> Lease[Credential | None]:
         refresh_token = msgspec.json.decode(body, type=_Answer).refresh_token
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise CredentialError("provider azure: the registry's token exchange answered without a token") from None
-    return Lease(usable("provider azure", _USER, refresh_token), believed(_lifetime(refresh_token)))
+    principal, life = _claims(token, _Principal), _claims(refresh_token, _Life)
+    account = "" if principal is None else f"azure:{principal.tid}:{principal.oid}"
+    # How long it is good for, as its own clock counts; 0 where it says nothing.
+    seconds = 0.0 if life is None else life.exp - life.iat
+    return Lease(usable("provider azure", _USER, refresh_token)._replace(account=account), believed(seconds))
 
 
 def _post(upstream: Upstream, token: str) -> tuple[int, bytes]:
@@ -84,11 +96,10 @@ def _post(upstream: Upstream, token: str) -> tuple[int, bytes]:
         return answer.status_code, bytes(body)
 
 
-def _lifetime(token: str) -> float:
-    """Return the seconds that a token says of itself, as its own clock counts them; 0 where it says nothing."""
+def _claims(token: str, kind: type[Claims]) -> Claims | None:
+    """Return what a token says of itself; None where it says nothing."""
     try:
         part = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=_Claims)
+        return msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=kind)
     except (IndexError, ValueError, msgspec.MsgspecError, RecursionError):
-        return 0.0
-    return claims.exp - claims.iat
+        return None

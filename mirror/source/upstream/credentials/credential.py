@@ -16,17 +16,25 @@ _LONGEST_SHOWN = 200
 
 
 class Credential(NamedTuple):
-    """What an upstream is told; the secret is a token to trade for others (an identity token) where `is_token`."""
+    """What an upstream is told; the secret is a token to trade for others (an identity token) where `is_token`.
+
+    `account` is to whom the secret was lent for a while, as the lender names them; empty where that is not known.
+    """
 
     username: str
     secret: Secret
     is_token: bool = False
+    account: str = ""
 
     @property
     def fingerprint(self) -> str:
         """A short name of it, the same on every replica and after every restart, that does not give it away."""
-        whole = f"{len(self.username)}:{self.username}:{self.secret}"
-        return hashlib.sha256(whole.encode()).hexdigest()[:12]
+        return _short(f"{len(self.username)}:{self.username}:{self.secret}")
+
+    @property
+    def identity(self) -> str:
+        """A short name of who asks with it: the account, with whichever secret, where that is known."""
+        return _short(f"account:{self.account}") if self.account else self.fingerprint
 
     def __repr__(self) -> str:
         return f"Credential({self.username!r}, {self.fingerprint})"
@@ -55,6 +63,10 @@ def usable(what: str, username: str, secret: str, *, is_token: bool = False) -> 
     if not checked.isprintable():
         raise CredentialError(f"{what}: holds a line break or another character that cannot be printed")
     return Credential(username, Secret(secret), is_token or username == _TRADER)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _printable(text: str) -> str:

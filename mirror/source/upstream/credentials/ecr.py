@@ -15,6 +15,8 @@ from mirror.source.upstream.credentials.leases import Lease, believed
 
 _PUBLIC = "public.ecr.aws"
 _PUBLIC_REGION = "us-east-1"
+# How the name of a user's own key begins; those of a role are made anew for each session.
+_OWN_KEY = "AKIA"
 _PRIVATE = re.compile(
     r"(?P<account>\d+)\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)"
     r"\.(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
@@ -56,9 +58,11 @@ def fetch(registry: Registry) -> Lease[Credential | None]:
     )
     service = "ecr" if registry.account else "ecr-public"
     arguments = {"registryIds": [registry.account]} if registry.account else {}
+    session = boto3.Session()
     try:
-        with contextlib.closing(boto3.Session().client(service, region_name=registry.region, config=config)) as client:
+        with contextlib.closing(session.client(service, region_name=registry.region, config=config)) as client:
             answer = client.get_authorization_token(**arguments)["authorizationData"]
+            key = session.get_credentials().access_key
     except ClientError as error:
         said = error.response.get("Error", {})
         # What follows may quote the request, and with it a session's token.
@@ -69,4 +73,5 @@ def fetch(registry: Registry) -> Lease[Credential | None]:
     found = answer[0] if isinstance(answer, list) else answer
     username, _, password = base64.b64decode(found["authorizationToken"]).decode().partition(":")
     seconds = believed(found["expiresAt"].timestamp() - time.time())
-    return Lease(usable("provider ecr", username, password), seconds)
+    account = f"ecr:{key}" if key.startswith(_OWN_KEY) else ""
+    return Lease(usable("provider ecr", username, password)._replace(account=account), seconds)

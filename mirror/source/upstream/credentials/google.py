@@ -38,4 +38,7 @@ def fetch() -> Lease[Credential | None]:
     expiry = credentials.expiry
     # It is in UTC, and says nothing of it.
     left = (expiry.replace(tzinfo=dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds() if expiry else 0
-    return Lease(usable("provider google", _USER, credentials.token or ""), believed(left))
+    # An instance that does not say whose token it lends calls it "default".
+    email = getattr(credentials, "service_account_email", None) or ""
+    account = f"google:{email}" if "@" in email else ""
+    return Lease(usable("provider google", _USER, credentials.token or "")._replace(account=account), believed(left))

@@ -1,4 +1,4 @@
-"""Many readers of one process that follow the same fills, and ask the hub as one."""
+"""What the hub has shown of fills, so that many readers of one process who follow the same ask as one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirror.oci.errors import RegistryError
 _MOST_FILLS = 256
 
 
-class _Shown(NamedTuple):
+class _Stretch(NamedTuple):
     """What the hub said of a fill last: there is something to read from `start` up to the progress' end."""
 
     start: int
@@ -28,21 +28,21 @@ class _Question:
         self.error: RegistryError | None = None
 
 
-class Following:
+class Shown:
     """Answers from what the hub said before, and has those who want to know the same wait for one answer."""
 
     def __init__(self, ask: Callable[[int, int], Awaitable[Progress]]) -> None:
         """Ask the hub by `ask`, which is `Hub.progress`."""
         self._ask = ask
         self._questions: dict[tuple[int, int], _Question] = {}
-        self._shown: dict[int, _Shown] = {}
+        self._last: dict[int, _Stretch] = {}
 
     async def progress(self, fill: int, offset: int) -> Progress:
         """See `Hub.progress`."""
         while True:
-            shown = self._shown.get(fill)
-            if shown is not None and shown.start <= offset < shown.progress.end:
-                return shown.progress
+            last = self._last.get(fill)
+            if last is not None and last.start <= offset < last.progress.end:
+                return last.progress
             question = self._questions.get((fill, offset))
             if question is None:
                 return await self._asked(fill, offset)
@@ -54,7 +54,7 @@ class Following:
 
     def forget(self) -> None:
         """Believe nothing of what the hub said: it is another one now."""
-        self._shown.clear()
+        self._last.clear()
 
     async def _asked(self, fill: int, offset: int) -> Progress:
         question = self._questions[fill, offset] = _Question()
@@ -71,10 +71,10 @@ class Following:
 
     def _learn(self, fill: int, offset: int, answer: Progress | None) -> None:
         """Remember what may be read of a fill that goes on."""
-        shown = self._shown.pop(fill, None)
+        last = self._last.pop(fill, None)
         if answer is None or answer.is_verified or answer.is_forgotten or answer.lost_room:
             return
-        is_behind = shown is not None and shown.start <= offset <= shown.progress.end
-        self._shown[fill] = _Shown(shown.start if shown is not None and is_behind else offset, answer)
-        if len(self._shown) > _MOST_FILLS:
-            del self._shown[next(iter(self._shown))]
+        goes_on = last is not None and last.start <= offset <= last.progress.end
+        self._last[fill] = _Stretch(last.start if last is not None and goes_on else offset, answer)
+        if len(self._last) > _MOST_FILLS:
+            del self._last[next(iter(self._last))]

@@ -1,14 +1,10 @@
-"""The composition root: builds hub and door from the configuration, starts them and stops them in order."""
+"""A hub, with the admin port: in a process of its own, or beside a door."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import ssl
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from socket import gethostname
@@ -16,8 +12,9 @@ from socket import gethostname
 import structlog
 
 from mirror.admin import Access, Admin, Api
-from mirror.channel import Changes, HubServer, Membership, RemoteHub
-from mirror.config import ConfigError, Settings
+from mirror.app.pools import Pools
+from mirror.channel import HubServer, Membership
+from mirror.config import Settings
 from mirror.config.units import Secret
 from mirror.eviction import Adviser, Consent, Janitor, Offers
 from mirror.fill import Fleet
@@ -36,15 +33,12 @@ from mirror.hub.overview import Overview
 from mirror.hub.pins import Pins
 from mirror.hub.prefetch import Prefetch
 from mirror.hub.purging import Purging
+from mirror.hub.resolver import Resolver
 from mirror.hub.supplier import Supplier
 from mirror.hub.tags import Tags
 from mirror.hub.visibility import Visibility
 from mirror.observe.audit import Evictions
-from mirror.observe.metrics import DoorMetrics, HubMetrics, Sample, new_registry, samples
-from mirror.observe.tally import process_name
-from mirror.oci.errors import RegistryError
-from mirror.pull import Pull, Sharing
-from mirror.registry import Door
+from mirror.observe.metrics import HubMetrics, Sample, new_registry, samples
 from mirror.source.sibling import Siblings
 from mirror.source.upstream import (
     AnonymousCaller,
@@ -55,36 +49,16 @@ from mirror.source.upstream import (
     UpstreamClient,
     UpstreamListings,
     UpstreamManifests,
+    tls_contexts,
 )
 from mirror.source.upstream.credentials import Credentials, check
 from mirror.source.upstream.daemons import DaemonThreads
-from mirror.store import Shelf, Store
+from mirror.store import Store
 from mirror.store.freshness import Freshness
 
-_DISK_THREADS = 8
-_HASH_THREADS = 2
 _REPORT_SECONDS = 1.0
 _SECRET_SECONDS = 1.0
-_HEAR_SECONDS = 1.0
-# What a door heard from the hub is believed for so long, counted from its question: others may know more by then.
-_TRUST_SECONDS = 0.9
-_PAUSE_SECONDS = 0.05
-_BEGIN_SECONDS = 15.0
 _SLACK_SECONDS = 5.0
-_LAST_REPORT_SECONDS = 2.0
-
-
-class Pools:
-    """Threads by what they wait for, so that one that hangs never starves another kind."""
-
-    def __init__(self) -> None:
-        self.disk = ThreadPoolExecutor(_DISK_THREADS, "disk")
-        self.hashing = ThreadPoolExecutor(_HASH_THREADS, "hash")
-
-    def close(self) -> None:
-        """End the threads without waiting for those that hang."""
-        for pool in (self.disk, self.hashing):
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def coordinator_of(settings: Settings, identity: Identity, metrics: HubMetrics) -> Alone | RedisCoordinator:
@@ -123,17 +97,18 @@ class HubApp:
         fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
         scopes = Scopes(self._secret)
         news = QuotaNews(self.coordinator, scopes)
-        self._client = UpstreamClient(metrics, tls_contexts(settings), proxies, self._credentials, news)
+        self._client = UpstreamClient(metrics, tls_contexts(settings.upstreams), proxies, self._credentials, news)
         self._answers = answers = Answers(self.coordinator, scopes, self._client.identity)
         source = UpstreamManifests(self._client, metrics)
         manifests = Manifests(source, self.store, answers, Copies(fleet.coordinator, fleet.siblings))
         quotas, freshness = self._client.quotas, settings.freshness
-        tags = Tags(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
+        resolver = Resolver(source, manifests, answers, self.store, freshness, quotas, self._client.identity)
+        tags = Tags(resolver, manifests, self.store, freshness)
         self._blobs = Blobs(self._client, self.store, pools.hashing, metrics, fleet)
         services = self._services(manifests, tags, answers)
         self.hub = LocalHub(settings.upstreams, self.store, services, self.membership)
-        self._refreshing: asyncio.Task[None] | None = None
-        self._describing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log = structlog.get_logger("layover")
         self._operate(services, metrics)
 
     def _operate(self, services: Services, metrics: HubMetrics) -> None:
@@ -211,11 +186,11 @@ class HubApp:
         """Begin to be one of the fleet."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pools.disk, self._secret.refresh)
-        self._refreshing = asyncio.create_task(self._refresh_secret())
+        self._tasks.append(asyncio.create_task(self._refresh_secret()))
         await self.coordinator.start()
         self._siblings.start()
         self._inventory.start()
-        self._describing = asyncio.create_task(self._describe_for_ever())
+        self._tasks.append(asyncio.create_task(self._describe_for_ever()))
 
     def _counted(self) -> Iterator[Sample]:
         """Yield what all processes of this replica counted."""
@@ -239,8 +214,7 @@ class HubApp:
             self.admin.set_ready(is_ready=is_ready)
             if is_ready and not was_ready:
                 was_ready = True
-                self.coordinator.serves()
-                log_serving(self._settings)
+                self.serves()
 
         counters = socket.with_name("counters")
         self.hub.tally.load(counters)
@@ -250,14 +224,25 @@ class HubApp:
         await server.start()
         keeping = asyncio.create_task(self._keep_counters())
         await stopping.wait()
-        log_stopping(self._settings)
         keeping.cancel()
-        self.admin.set_ready(is_ready=False)
-        await self.hub.wind_down()
+        await self.wind_down()
         await server.drained(self._settings.server.shutdown_grace + _SLACK_SECONDS)
         await server.stop()
         await self.stop()
         self._pools.close()
+
+    def serves(self) -> None:
+        """Say that clients are answered: to the fleet, to operators and in the log."""
+        server = self._settings.server
+        self.coordinator.serves()
+        self.admin.set_ready(is_ready=True)
+        self._log.info("serving", listen=[str(each) for each in server.listen], admin=str(server.admin_listen))
+
+    async def wind_down(self) -> None:
+        """Say that the end was asked for, and begin nothing more."""
+        self._log.info("stopping", grace=float(self._settings.server.shutdown_grace))
+        self.admin.set_ready(is_ready=False)
+        await self.hub.wind_down()
 
     async def _keep_counters(self) -> None:
         loop = asyncio.get_running_loop()
@@ -281,9 +266,8 @@ class HubApp:
     async def stop(self) -> None:
         """End fills so that they can be resumed, say goodbye to the fleet, and give the store up."""
         await self.orders.close()
-        for task in (self._refreshing, self._describing):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._inventory.close()
         await self.adviser.close()
         await self.janitor.close()
@@ -295,181 +279,3 @@ class HubApp:
         await self._credentials.close()
         await self.store.close()
         await self.admin.stop()
-
-
-class DoorApp:
-    """The answering half of a replica in a process of its own, its hub behind a Unix socket."""
-
-    def __init__(self, settings: Settings, socket: Path) -> None:
-        self._settings = settings
-        self._pools = Pools()
-        self._socket = socket
-        self._hub = RemoteHub(socket)
-        self._shelf = Shelf(settings.store.path, remembers_tags=False)
-        self._registry = new_registry()
-        self._name = process_name()
-        self._is_asked = asyncio.Event()
-        self._membership: Membership | None = None
-        pull = Pull(self._shelf, self._hub, Freshness(settings.freshness), settings)
-        self._knows_membership = asyncio.Event()
-        sharing = Sharing(self._shelf, self._hub, self._known_membership)
-        self._door = Door(settings, pull, DoorMetrics(self._registry), self._pools.disk, sharing)
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Answer clients until `stopping` is set, then let answers end within `shutdown_grace`.
-
-        Raises:
-            OSError: an address cannot be had.
-        """
-        server = self._settings.server
-        await self._hub_has_begun()
-        await self._open_index()
-        await self._door.start(server.listen, shares_port=True)
-        tasks = [asyncio.create_task(self._follow_for_ever()), asyncio.create_task(self._report_for_ever())]
-        await stopping.wait()
-        self._hub.expect_no_return()
-        await self._door.stop(server.shutdown_grace)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        with contextlib.suppress(RegistryError, TimeoutError):
-            async with asyncio.timeout(_LAST_REPORT_SECONDS):
-                await self._report()
-        await self._hub.close()
-        self._shelf.close()
-        self._pools.close()
-
-    async def _hub_has_begun(self) -> None:
-        """In a fleet, wait until the hub has carried out what was ordered meanwhile, but no longer than it may take."""
-        for _ in range(int(_BEGIN_SECONDS / _PAUSE_SECONDS)):
-            if self._socket.exists() or not self._settings.fleet.is_shared:
-                return
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _follow_for_ever(self) -> None:
-        """Show what the hub shows."""
-        seen, inquiry = "", 0
-        while True:
-            asked_at = time.monotonic()
-            try:
-                changes = await self._hub.changes(seen)
-            except RegistryError:
-                await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            seen = follow(self._shelf, changes, asked_at)
-            self._membership = changes.membership
-            self._knows_membership.set()
-            if changes.inquiry != inquiry:
-                inquiry = changes.inquiry
-                self._is_asked.set()
-            if changes.is_anew or not self._shelf.is_open:
-                await self._open_index()
-
-    async def _known_membership(self) -> Membership | None:
-        """Return what the replica is in its fleet: at first a door listens, and has yet to hear it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HEAR_SECONDS):
-                await self._knows_membership.wait()
-        return self._membership
-
-    async def _open_index(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._shelf.follow(await loop.run_in_executor(self._pools.disk, self._shelf.readers))
-
-    async def _report_for_ever(self) -> None:
-        while True:
-            with contextlib.suppress(RegistryError):
-                self._is_asked.clear()
-                await self._report()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REPORT_SECONDS):
-                    await self._is_asked.wait()
-
-    async def _report(self) -> None:
-        used = self._shelf.take_used()
-        try:
-            await self._hub.report(self._name, list(samples(self._registry)), used)
-        except RegistryError:
-            self._shelf.add_used(used)
-            raise
-
-
-class Replica:
-    """A hub and one door in one process."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Build everything; nothing runs yet.
-
-        Raises:
-            ConfigError: a `ca_file` cannot be read.
-        """
-        self._settings = settings
-        self._pools = Pools()
-        self._hub = HubApp(settings, self._pools)
-        pull = Pull(self._hub.store.shelf, self._hub.hub, Freshness(settings.freshness), settings)
-        sharing = Sharing(self._hub.store.shelf, self._hub.hub, self._membership)
-        self._door = Door(settings, pull, DoorMetrics(self._hub.registry), self._pools.disk, sharing)
-        self._log = structlog.get_logger("layover")
-
-    async def _membership(self) -> Membership | None:
-        return self._hub.membership()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping` is set, then let answers end within `shutdown_grace`.
-
-        Raises:
-            StoreError: the store cannot be used.
-            OSError: an address cannot be had.
-        """
-        server = self._settings.server
-        await self._hub.start()
-        await self._door.start(server.listen)
-        self._hub.coordinator.serves()
-        self._hub.admin.set_ready(is_ready=True)
-        log_serving(self._settings)
-        await stopping.wait()
-        log_stopping(self._settings)
-        self._hub.admin.set_ready(is_ready=False)
-        await self._hub.hub.wind_down()
-        await self._door.stop(server.shutdown_grace)
-        await self._hub.stop()
-        self._pools.close()
-        self._log.info("stopped")
-
-
-def follow(shelf: Shelf, changes: Changes, asked_at: float) -> str:
-    """Have a door's shelf show what changed on the hub's, as asked on the monotonic clock; return what is seen now."""
-    if changes.is_anew:
-        shelf.start_over(hides_index=not changes.is_complete)
-    until = asked_at + _TRUST_SECONDS if changes.is_complete else -math.inf
-    has_room = shelf.catch_up(changes.rows, is_settled=changes.is_settled, until=until)
-    return changes.seen if has_room else ""
-
-
-def log_serving(settings: Settings) -> None:
-    """Say that clients are answered, and where."""
-    server = settings.server
-    log = structlog.get_logger("layover")
-    log.info("serving", listen=[str(each) for each in server.listen], admin=str(server.admin_listen))
-
-
-def log_stopping(settings: Settings) -> None:
-    """Say that the end was asked for."""
-    structlog.get_logger("layover").info("stopping", grace=float(settings.server.shutdown_grace))
-
-
-def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext]:
-    """Return the TLS context of each `ca_file` that is configured.
-
-    Raises:
-        ConfigError: one cannot be used.
-    """
-    contexts = {}
-    for file in settings.upstreams.ca_files:
-        try:
-            # Beside the system's: a registry of one's own may redirect to a public CDN.
-            contexts[file] = ssl.create_default_context()
-            contexts[file].load_verify_locations(cafile=file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"upstreams: ca_file {file}: cannot be used: {error}") from None
-    return contexts
