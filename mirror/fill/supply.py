@@ -75,7 +75,6 @@ class Supply:
         self._may_lead = may_lead
         self._spared: set[str] = set()
         self._excluded: set[str] = set()
-        self._parted: set[str] = set()
         self._fruitless = 0
         self._log = structlog.get_logger("layover.fill")
 
@@ -100,11 +99,10 @@ class Supply:
         """Whether this replica has the blob from the upstream, and siblings may have it from this replica."""
         return self.has_claimed and self.current is self.upstream and bool(self._coordinator.siblings)
 
-    def lose(self, source: Lender, reason: str, *, is_final: bool, is_to_blame: bool, is_silent: bool) -> SourceLost:
+    def lose(self, source: Lender, reason: str, *, is_final: bool, is_to_blame: bool) -> SourceLost:
         """Return the error for a sibling that failed: it is asked for the blob once more, or if `is_final` never.
 
-        `is_to_blame` if only the fill can tell. With one elsewhere that `is_silent` its region is left alone: the line
-        there may be down.
+        `is_to_blame` if only the fill can tell.
         """
         sibling = source.sibling
         if source.is_near and not is_final and sibling.identity not in self._spared:
@@ -114,8 +112,6 @@ class Supply:
         if self.current is source:
             self.current = None
             self._fruitless += 1
-            if is_silent and not source.is_near:
-                self._parted.add(sibling.region)
             self._log.info("a sibling failed", sibling=sibling.label, digest=self._digest, reason=reason)
         if is_to_blame and self._siblings is not None and sibling.identity not in self._excluded:
             self._siblings.failed(sibling.identity)
@@ -171,7 +167,7 @@ class Supply:
             if sibling is not None:
                 told[sibling.identity] = sibling
         found = siblings.order(told.values())
-        return [each for each in found if each.identity not in self._excluded and each.region not in self._parted]
+        return [each for each in found if each.identity not in self._excluded]
 
 
 class Lender:
@@ -214,19 +210,13 @@ class Lender:
         """Note that bytes came."""
         self._supply.took(self.sibling)
 
-    def lost(
-        self, reason: str, *, is_final: bool = False, is_to_blame: bool = False, is_silent: bool = False
-    ) -> SourceLost:
-        """Return the error for its failing: `is_final` if asking again is no use.
-
-        It is not if it `is_to_blame`, or `is_silent`: it gives no sign of life.
-        """
-        is_final = is_final or is_to_blame or is_silent
-        return self._supply.lose(self, reason, is_final=is_final, is_to_blame=is_to_blame, is_silent=is_silent)
+    def lost(self, reason: str, *, is_final: bool = False, is_to_blame: bool = False) -> SourceLost:
+        """Return the error for its failing: `is_final` if asking again is no use, as it is if it `is_to_blame`."""
+        return self._supply.lose(self, reason, is_final=is_final or is_to_blame, is_to_blame=is_to_blame)
 
     def failed(self, error: RegistryError) -> SourceLost:
-        """Return the error for what the sibling failed with."""
-        return self.lost(error.message, is_final=error.failure is None, is_silent=error.failure is Failure.TIMEOUT)
+        """Return the error for what the sibling failed with; who has not it, or is silent, is not asked once more."""
+        return self.lost(error.message, is_final=error.failure in {None, Failure.TIMEOUT})
 
     def chained(self, chain: tuple[str, ...]) -> None:
         """Note whose bytes it has."""

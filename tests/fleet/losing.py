@@ -1,7 +1,8 @@
 """What pulls notice when Redis goes: `python -m tests.fleet.losing` takes it from a replica under load in every way.
 
 For each way it prints how long answers took before, in the first second, and after that, in milliseconds, and how soon
-the fleet was back. Then Redis restarts empty, and it prints how long that takes until all holders are known again.
+the fleet was back. Then Redis restarts empty, and it prints how long that takes until all holders are known again;
+and the line between two regions swallows all, and it prints how long pulls take of what is held on the other side.
 It ends with 1 where something was not as docs/fleet.md says.
 """
 
@@ -18,18 +19,21 @@ from typing import NamedTuple
 
 from tests.benchmarks.prober import percentile
 from tests.fleet.callers import Call, Callers, Work
+from tests.fleet.crowd import pull
 from tests.fleet.line import Line
 from tests.fleet.replicas import Member, Replicas
 from tests.fleet.servers import Valkey, until
 from tests.replica import NO_PREFETCH
 from tests.store.large import lay
-from tests.upstream import Upstream
+from tests.upstream import Image, Upstream
 
 _FIRST = 1.0
 # Redis may be waited for so long in all, and a busy machine adds to that.
 _MOST_ADDED = 0.25
 _SLACK = 0.1
 _MOST_AFTER = 0.005
+# What a sibling that says nothing any more may cost a pull.
+_MOST_SILENT = 3.0
 _COLD = 60
 _EXPIRING = 15
 _LISTED = 3
@@ -233,6 +237,44 @@ def _empty(blobs: int) -> bool:
     return seconds <= 60
 
 
+def _silence(pulls: int) -> bool:
+    """Swallow what passes between two regions, and tell how long pulls take of what is held on the other side."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Upstream() as upstream,
+        Valkey(Path(name) / "valkey") as valkey,
+        Replicas(
+            Path(name), ("west", "west", "east"), valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
+        ) as replicas,
+    ):
+        images = [
+            upstream.push_image(f"library/held-{number}", "1", ("linux/amd64",), (100_000,), number, raw=True)
+            for number in range(2 * pulls)
+        ]
+        for place, image in enumerate(images):
+            _pull(replicas[place % 2], image)
+        before = [_pull(replicas[2], image) for image in images[:pulls]]
+        replicas.line.swallow()
+        first, *later = [_pull(replicas[2], image) for image in images[pulls:]]
+    _print(
+        f"\nA pull of what another region holds takes {1000 * max(before):.0f} ms at most; once all between is "
+        f"swallowed the first takes {first:.2f} s, and the {len(later)} after it {1000 * max(later):.0f} ms at most"
+    )
+    return first <= max(before) + _MOST_SILENT and max(later) <= max(before) + _MOST_SILENT
+
+
+def _pull(member: Member, image: Image) -> float:
+    """Pull an image, and return how many seconds that took.
+
+    Raises:
+        ValueError: it failed.
+    """
+    (pulled,) = pull([member.url], image.repository, image.tag)
+    if pulled.error:
+        raise ValueError(pulled.error)
+    return pulled.seconds
+
+
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -242,12 +284,13 @@ def main() -> int:
     """Measure as the command line asks."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet.losing", description=__doc__)
     parser.add_argument("--seconds", type=float, default=12.0, help="of calls around each loss")
+    parser.add_argument("--pulls", type=int, default=8, help="of what is held where nothing comes from any more")
     parser.add_argument("--blobs", type=int, default=10_000, help="held as Redis restarts empty")
     wanted = parser.parse_args()
     _print("| Redis | requests | number | errors | before: p50 / p99 / max ms | first second | after | p99 |")
     _print("|---|---|--:|--:|--:|--:|--:|--:|")
     is_right = [_measure(loss, wanted.seconds) for loss in LOSSES]
-    return 0 if all([*is_right, _empty(wanted.blobs)]) else 1
+    return 0 if all([*is_right, _empty(wanted.blobs), _silence(wanted.pulls)]) else 1
 
 
 if __name__ == "__main__":

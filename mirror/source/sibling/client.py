@@ -28,7 +28,6 @@ _ROUND_TRIPS = 4
 _ANSWER_SECONDS = 2.0
 # A sign of life takes nothing but the way, and what a busy machine needs.
 _SIGN_SECONDS = 1.5
-_SIGN_ROUND_TRIPS = 2
 _READ_BUFFER = 256 * 2**10
 _MOST_HEADERS = 100
 _ANY = Digest.of(b"")
@@ -63,15 +62,15 @@ class SiblingClient:
     def __init__(
         self, coordinator: Coordinator, secret: Callable[[], str], metrics: HubMetrics, epoch: Callable[[], int]
     ) -> None:
-        """Ask in the name of `coordinator`'s replica; see `Siblings`."""
+        """Ask in the name of `coordinator`'s replica; see `Siblings`. `alarm` is set when one seems to be silent."""
         self.standings = Standings(coordinator.region)
+        self.alarm = asyncio.Event()
         self._coordinator = coordinator
         self._secret = secret
         self._epoch = epoch
         self._metrics = metrics
         self._session: aiohttp.ClientSession | None = None
         self._calls: dict[tuple[str, str], asyncio.Task[int]] = {}
-        self.fell_silent = asyncio.Event()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -153,7 +152,7 @@ class SiblingClient:
         standing = self.standings.of(sibling.identity)
         if not standing.is_silent:
             standing.is_silent = True
-            self.fell_silent.set()
+            self.alarm.set()
         return SiblingError(sibling, "gives no sign of life", Failure.TIMEOUT)
 
     def failed(self, identity: str) -> None:
@@ -173,10 +172,14 @@ class SiblingClient:
         self._metrics.sibling_bytes.labels(sibling.region).inc(amount)
 
     async def _call(self, sibling: Sibling, question: Question) -> int:
+        half = _SIGN_SECONDS / 2 + self._latency(sibling)
         asking = asyncio.create_task(self._reach(sibling, question, ()))
         try:
-            if not await done_within(asking, _SIGN_SECONDS + _SIGN_ROUND_TRIPS * self._latency(sibling)):
-                raise self.silent(sibling)
+            if not await done_within(asking, half):
+                if not self.standings.of(sibling.identity).is_silent:
+                    self.alarm.set()
+                if not await done_within(asking, half):
+                    raise self.silent(sibling)
             answer = asking.result().answer
             answer.release()
             return answer.status

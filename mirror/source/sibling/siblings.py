@@ -147,19 +147,19 @@ class Siblings:
     async def _measure_for_ever(self) -> None:
         """Ask now and then how far each sibling is, of those that are silent whether they are there again.
 
-        One that falls silent has all asked: it may be their line that is down.
+        Once one seems to fall silent all are asked: it may be the line to more of them.
         """
-        fell_silent, due_at = self._client.fell_silent, 0.0
+        alarm, due_at = self._client.alarm, 0.0
         while True:
             siblings = self._coordinator.siblings
             if siblings:
                 self._client.standings.keep(siblings)
                 self._paces = {identity: pace for identity, pace in self._paces.items() if identity in siblings}
             asked = self._client.standings.silent(siblings.values())
-            if siblings and (fell_silent.is_set() or time.monotonic() >= due_at):
+            if siblings and (alarm.is_set() or time.monotonic() >= due_at):
                 asked, due_at = list(siblings.values()), time.monotonic() + _MEASURE_SECONDS
-            fell_silent.clear()
+            alarm.clear()
             await asyncio.gather(*(self._client.lives(each) for each in asked))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
-                    await fell_silent.wait()
+                    await alarm.wait()
