@@ -34,8 +34,6 @@ _LEAST_SHARE = 1 / 8
 _ENOUGH_RATE = 256 * 2**10
 # Siblings are given up for the upstream after so many failures without a byte of theirs.
 _MOST_FRUITLESS = 3
-# Who fails after so long without a byte may be on the other side of a line that is down, with all of his region.
-_LINE_SECONDS = 3.0
 # Over so much time of waiting for it a rate is told.
 _MEASURED_SECONDS = 8.0
 # The leases of a region and of the fleet may each be in the hands of somebody who cannot be asked.
@@ -77,16 +75,13 @@ class Supply:
         self._may_lead = may_lead
         self._spared: set[str] = set()
         self._excluded: set[str] = set()
-        self._parted: set[str] = set()
         self._fruitless = 0
-        self._fruitful_at = time.monotonic()
         self._log = structlog.get_logger("layover.fill")
 
     async def choose(self) -> BlobSource:
         """Return the source to read from, another than before if that one failed."""
         if self.current is not None:
             return self.current
-        self._fruitful_at = time.monotonic()
         # What a request may wait for the fleet in all is for the first choice: the others are made long after.
         with allowance() if self._fruitless else contextlib.nullcontext():
             choice = Choice() if self._siblings is None else await self._choice(self._siblings)
@@ -117,8 +112,6 @@ class Supply:
         if self.current is source:
             self.current = None
             self._fruitless += 1
-            if not source.is_near and time.monotonic() > self._fruitful_at + _LINE_SECONDS:
-                self._parted.add(sibling.region)
             self._log.info("a sibling failed", sibling=sibling.label, digest=self._digest, reason=reason)
         if is_to_blame and self._siblings is not None and sibling.identity not in self._excluded:
             self._siblings.failed(sibling.identity)
@@ -129,7 +122,6 @@ class Supply:
         """Note that bytes of a sibling's came."""
         self.lenders.add(sibling.identity)
         self._fruitless = 0
-        self._fruitful_at = time.monotonic()
 
     def expel(self) -> None:
         """Ask none of those again whose bytes did not verify."""
@@ -175,7 +167,7 @@ class Supply:
             if sibling is not None:
                 told[sibling.identity] = sibling
         found = siblings.order(told.values())
-        return [each for each in found if each.identity not in self._excluded and each.region not in self._parted]
+        return [each for each in found if each.identity not in self._excluded]
 
 
 class Lender:
@@ -200,7 +192,7 @@ class Lender:
         try:
             stream = await self._source.open(repository, digest, start, stop)
         except RegistryError as error:
-            raise self.lost(error.message, is_final=error.failure is None) from None
+            raise self.failed(error) from None
         end = stream.size if stop is None or stream.size is None else min(stop, stream.size)
         if stream.start != start or stream.stop not in {None, end}:
             await stream.close(is_wrong=True)
@@ -221,6 +213,10 @@ class Lender:
     def lost(self, reason: str, *, is_final: bool = False, is_to_blame: bool = False) -> SourceLost:
         """Return the error for its failing: `is_final` if asking again is no use, as it is if it `is_to_blame`."""
         return self._supply.lose(self, reason, is_final=is_final or is_to_blame, is_to_blame=is_to_blame)
+
+    def failed(self, error: RegistryError) -> SourceLost:
+        """Return the error for what the sibling failed with; who has not it, or is silent, is not asked once more."""
+        return self.lost(error.message, is_final=error.failure in {None, Failure.TIMEOUT})
 
     def chained(self, chain: tuple[str, ...]) -> None:
         """Note whose bytes it has."""
@@ -261,7 +257,7 @@ class _Loan:
         except RegistryError as error:
             if self._position == end:
                 return b""
-            raise self._lender.lost(error.message) from None
+            raise self._lender.failed(error) from None
         self._position += len(piece)
         if end is not None and (self._position > end or (not piece and self._position < end)):
             raise self._lender.lost(f"it sent {self._position - self.start} bytes for {end - self.start}")
