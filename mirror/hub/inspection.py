@@ -268,9 +268,7 @@ def _roots(shelf: Shelf, repository: str) -> Iterator[_Root]:
     tags = shelf.tags(repository)
     below = contents(shelf, {state.digest for state in tags.values()}).manifests
     left = {
-        each
-        for each in manifests_of(dict(shelf.stored_links(repository))) - below
-        if shelf.content.size(each) is not None
+        each for each in manifests_of(dict(shelf.links(repository))) - below if shelf.content.size(each) is not None
     }
     children = {child.digest for each in left for child in children_of(shelf, each).manifests}
     found = [_Root(f"{repository}:{tag}", tag, state.digest) for tag, state in tags.items()]

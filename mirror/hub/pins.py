@@ -116,7 +116,7 @@ def _pinned(shelf: Shelf, rules: Sequence[Selection]) -> frozenset[int]:
     wide = [rule for rule in rules if rule.repository is None]
     names = {name for name in shelf.repositories() if any(rule.may_have(name) for rule in wide)} if wide else set()
     for repository in names | single:
-        links, tags = dict(shelf.stored_links(repository)), shelf.tags(repository)
+        links, tags = dict(shelf.links(repository)), shelf.tags(repository)
         named = {digest for digest in links if any(rule.has_digest(repository, digest) for rule in rules)}
         roots = {
             state.digest for tag, state in tags.items() if any(rule.has_tag(repository, tag) for rule in rules)

@@ -118,7 +118,7 @@ def _repositories(shelf: Shelf, selection: Selection) -> Iterator[str]:
 
 
 def _of_repository(shelf: Shelf, repository: str, selection: Selection) -> _Found:
-    tags, links = shelf.tags(repository), dict(shelf.stored_links(repository))
+    tags, links = shelf.tags(repository), dict(shelf.links(repository))
     named = {digest for digest in links if selection.has_digest(repository, digest)}
     gone = {tag for tag, state in tags.items() if selection.has_tag(repository, tag) or state.digest in named}
     manifests = manifests_of(links)

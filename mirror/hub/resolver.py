@@ -29,7 +29,7 @@ _STRETCH = 2.0
 _SHARED_SECONDS = 1.0
 
 
-class _Inquiry(NamedTuple):
+class _Subject(NamedTuple):
     """A tag that is asked about; without `patience` by those who have no other answer, as a probe by nobody."""
 
     upstream: Upstream
@@ -89,8 +89,8 @@ class Resolver:
         """
         identity = await self._identity(upstream)
         self._negatives.check(repository, tag, identity)
-        inquiry = _Inquiry(upstream, repository, tag)
-        flight, joined = self._lookout.bring(repository, tag, lambda: self._bring(inquiry, identity))
+        subject = _Subject(upstream, repository, tag)
+        flight, joined = self._lookout.bring(repository, tag, lambda: self._bring(subject, identity))
         return await flight, joined
 
     async def check(self, upstream: Upstream, repository: Repository, tag: Tag) -> tuple[Held, bool]:
@@ -123,26 +123,26 @@ class Resolver:
         costs = level is Level.CRITICAL and not self._quotas.heads_are_free(upstream)
         return Failure.QUOTA if costs or (level is not Level.PLENTY and is_stretched) else None
 
-    async def _bring(self, inquiry: _Inquiry, identity: str) -> Held:
+    async def _bring(self, subject: _Subject, identity: str) -> Held:
         """Return what a tag points to of which nothing is held: whoever pulled it may have it still."""
         question: Question[Pointed] = Question()
-        _, repository, tag, *_ = inquiry
+        _, repository, tag, *_ = subject
         state = self._store.shelf.tag(repository, tag)
         since = -math.inf if state is None else state.checked_at
         ttl = self._freshness.ttl(repository, tag)
         try:
-            async with self._answers.ask(Pointed, inquiry.upstream, repository, tag) as question:
+            async with self._answers.ask(Pointed, subject.upstream, repository, tag) as question:
                 if question.told is None:
-                    return await self._get(inquiry, question)
+                    return await self._get(subject, question)
                 lasts = self._settings.negative_ttl if isinstance(question.told, Refused) else ttl
                 if question.at > since and question.age < lasts:
-                    return await self._believe(inquiry, question)
+                    return await self._believe(subject, question)
             former = question.told
             since = max(since, time.time() - ttl, question.at + MOMENT_SECONDS)
-            async with self._ask_fleet(inquiry, since) as question:
+            async with self._ask_fleet(subject, since) as question:
                 if question.told is None:
-                    return await self._find(inquiry, question, former)
-                return await self._believe(inquiry, question)
+                    return await self._find(subject, question, former)
+                return await self._believe(subject, question)
         except RegistryError as error:
             self._negatives.note(repository, tag, identity, error, question.age)
             raise
@@ -155,38 +155,38 @@ class Resolver:
         if state is None:
             self._lookout.answered(upstream, repository)
             raise removed(repository, tag)
-        inquiry = _Inquiry(upstream, repository, tag, patience, is_probe)
+        subject = _Subject(upstream, repository, tag, patience, is_probe)
         since = max(state.checked_at, time.time() - self._freshness.ttl(repository, tag))
-        async with self._ask_fleet(inquiry, since) as question:
+        async with self._ask_fleet(subject, since) as question:
             if question.told is not None:
-                return await self._believe(inquiry, question)
-            return await self._revalidate(inquiry, question, state)
+                return await self._believe(subject, question)
+            return await self._revalidate(subject, question, state)
 
-    def _ask_fleet(self, inquiry: _Inquiry, since: float) -> AbstractAsyncContextManager[Question[Pointed]]:
+    def _ask_fleet(self, subject: _Subject, since: float) -> AbstractAsyncContextManager[Question[Pointed]]:
         """Ask whether another replica was told later than `since` where a tag points.
 
         What is to be asked nearly every time each replica asks by itself: nobody's answer would be new enough for the
         next one, and all would wait in a row.
         """
-        upstream, repository, tag, patience, _ = inquiry
+        upstream, repository, tag, patience, _ = subject
         if self._freshness.ttl(repository, tag) < _SHARED_SECONDS:
             return contextlib.nullcontext(Question())
         return self._answers.ask(Pointed, upstream, repository, tag, since=since, patience=patience)
 
-    async def _believe(self, inquiry: _Inquiry, question: Question[Pointed]) -> Held:
+    async def _believe(self, subject: _Subject, question: Question[Pointed]) -> Held:
         """Return where a tag points as another replica was told, fetched if it is not held.
 
         Raises:
             RegistryError: the upstream refused, or what is new cannot be had.
         """
-        upstream, repository, tag, patience, _ = inquiry
+        upstream, repository, tag, patience, _ = subject
         told, state = question.told, self._store.shelf.tag(repository, tag)
         if isinstance(told, Refused):
             error = told.error(upstream)
             if state is not None and error.code is ErrorCode.DENIED:
-                await self._note_failure(inquiry, error, is_local=True)
+                await self._note_failure(subject, error, is_local=True)
             else:
-                await self._note_refusal(inquiry, error, question.age)
+                await self._note_refusal(subject, error, question.age)
             raise error
         assert told is not None, "the caller has seen that it was told something"
         self._lookout.answered(upstream, repository)
@@ -194,39 +194,39 @@ class Resolver:
             held = await self._adoption.adopt(upstream, repository, state, told, patience)
         except RegistryError as error:
             if state is not None:
-                await self._note_failure(inquiry, error, is_local=True)
+                await self._note_failure(subject, error, is_local=True)
             raise
         media_type = state.media_type if state is not None and held.digest == state.digest else held.media_type
-        self._remember(inquiry, held, media_type, question.at)
+        self._remember(subject, held, media_type, question.at)
         return held
 
-    async def _find(self, inquiry: _Inquiry, question: Question[Pointed], former: Pointed | Refused | None) -> Held:
+    async def _find(self, subject: _Subject, question: Question[Pointed], former: Pointed | Refused | None) -> Held:
         """Return what a tag points to of which nothing is held, by a HEAD: it was pulled once, as `former` tells."""
         try:
-            return await self._head(inquiry, question, None, former, may_get=True)
+            return await self._head(subject, question, None, former, may_get=True)
         except RegistryError as error:
             if error.failure is not None or question.answer is not None:
                 raise
-            return await self._get(inquiry, question)
+            return await self._get(subject, question)
 
-    async def _revalidate(self, inquiry: _Inquiry, question: Question[Pointed], state: TagState) -> Held:
+    async def _revalidate(self, subject: _Subject, question: Question[Pointed], state: TagState) -> Held:
         """Return what a tag that is held points to now, by a HEAD, whose 404 is believed once a GET confirms it."""
         try:
-            return await self._head(inquiry, question, state, may_get=self._may_get(inquiry))
+            return await self._head(subject, question, state, may_get=self._may_get(subject))
         except RegistryError as error:
             if error.failure is not None or error.status != 404:
-                await self._note_failure(inquiry, error, is_local=question.answer is not None)
+                await self._note_failure(subject, error, is_local=question.answer is not None)
                 raise
-            if not self._may_get(inquiry):
-                raise self._defer(inquiry, Failure.QUOTA) from None
-            return await self._get(inquiry, question)
+            if not self._may_get(subject):
+                raise self._defer(subject, Failure.QUOTA) from None
+            return await self._get(subject, question)
 
-    def _may_get(self, inquiry: _Inquiry) -> bool:
-        return self._quotas.level(inquiry.upstream) is not Level.CRITICAL
+    def _may_get(self, subject: _Subject) -> bool:
+        return self._quotas.level(subject.upstream) is not Level.CRITICAL
 
     async def _head(
         self,
-        inquiry: _Inquiry,
+        subject: _Subject,
         question: Question[Pointed],
         state: TagState | None,
         former: Pointed | Refused | None = None,
@@ -234,9 +234,9 @@ class Resolver:
         may_get: bool,
     ) -> Held:
         """Ask by HEAD where a tag points, and fetch what is new; the question has an answer once that is known."""
-        upstream, repository, tag, patience, is_probe = inquiry
+        upstream, repository, tag, patience, is_probe = subject
         asked_at, began = time.time(), self._store.purges.count
-        head = await self._source.check(upstream, repository, tag, inquiry.step, is_probe=is_probe, may_get=may_get)
+        head = await self._source.check(upstream, repository, tag, subject.step, is_probe=is_probe, may_get=may_get)
         if isinstance(head, FetchedManifest):
             held, media_type = self._manifests.keep(repository, head, began, tag), head.media_type
         else:
@@ -249,50 +249,50 @@ class Resolver:
             media_type = head.media_type or held.media_type
             if state is not None and state.digest == head.digest:
                 media_type = state.media_type
-        return self._found(inquiry, question, held, media_type, asked_at)
+        return self._found(subject, question, held, media_type, asked_at)
 
-    async def _get(self, inquiry: _Inquiry, question: Question[Pointed]) -> Held:
+    async def _get(self, subject: _Subject, question: Question[Pointed]) -> Held:
         """Fetch what a tag points to, and remember where that is."""
-        upstream, repository, tag, patience, _ = inquiry
+        upstream, repository, tag, patience, _ = subject
         asked_at = time.time()
         try:
             held = await self._manifests.fetch_tag(upstream, repository, tag, patience)
         except RegistryError as error:
             question.failed(error, self._settings.negative_ttl)
-            await self._note_refusal(inquiry, error)
+            await self._note_refusal(subject, error)
             raise
-        return self._found(inquiry, question, held, held.media_type, asked_at)
+        return self._found(subject, question, held, held.media_type, asked_at)
 
     def _found(
-        self, inquiry: _Inquiry, question: Question[Pointed], held: Held, media_type: str, asked_at: float
+        self, subject: _Subject, question: Question[Pointed], held: Held, media_type: str, asked_at: float
     ) -> Held:
         """Remember what the upstream answered, and let the other replicas know who has it."""
-        self._remember(inquiry, held, media_type, asked_at)
+        self._remember(subject, held, media_type, asked_at)
         question.answered(Pointed(held.digest, self._answers.replica))
         return held
 
-    def _remember(self, inquiry: _Inquiry, held: Held, media_type: str, asked_at: float) -> None:
-        self._lookout.answered(inquiry.upstream, inquiry.repository)
+    def _remember(self, subject: _Subject, held: Held, media_type: str, asked_at: float) -> None:
+        self._lookout.answered(subject.upstream, subject.repository)
         state = TagState(held.digest, media_type, len(held.body), asked_at)
-        self._store.set_tag(inquiry.repository, inquiry.tag, state)
+        self._store.set_tag(subject.repository, subject.tag, state)
 
-    async def _note_failure(self, inquiry: _Inquiry, error: RegistryError, *, is_local: bool) -> None:
+    async def _note_failure(self, subject: _Subject, error: RegistryError, *, is_local: bool) -> None:
         """Note that a check failed; `is_local` if the upstream said where the tag points, and more could not be had."""
-        upstream, repository, tag, *_ = inquiry
+        upstream, repository, tag, *_ = subject
         if error.failure is Failure.QUOTA:
-            raise self._defer(inquiry, Failure.QUOTA)
+            raise self._defer(subject, Failure.QUOTA)
         if error.failure is None and upstream.has_credentials:
             error.failure = Failure.CREDENTIALS
         if error.failure is not None:
             await self._lookout.failed(upstream, repository, tag, error, is_local=is_local)
 
-    async def _note_refusal(self, inquiry: _Inquiry, error: RegistryError, age: float = 0.0) -> None:
+    async def _note_refusal(self, subject: _Subject, error: RegistryError, age: float = 0.0) -> None:
         """Note that a GET found nothing, or failed, `age` seconds ago.
 
         Raises:
             RegistryError: what is held stays, and stands for a while.
         """
-        upstream, repository, tag, *_ = inquiry
+        upstream, repository, tag, *_ = subject
         is_known = self._store.shelf.tag(repository, tag) is not None
         if error.failure is not None:
             if is_known:
@@ -301,13 +301,13 @@ class Resolver:
             self._lookout.answered(upstream, repository)
             self._negatives.note(repository, tag, "", error, age)
             if is_known and self._settings.on_deleted == "serve":
-                raise self._defer(inquiry, Failure.DELETED) from None
+                raise self._defer(subject, Failure.DELETED) from None
             if is_known:
                 self._store.drop_tag(repository, tag)
 
-    def _defer(self, inquiry: _Inquiry, failure: Failure) -> RegistryError:
+    def _defer(self, subject: _Subject, failure: Failure) -> RegistryError:
         """Let what is held stand for a while, and return the error that says so."""
-        _, repository, tag, *_ = inquiry
+        _, repository, tag, *_ = subject
         is_deleted = failure is Failure.DELETED
         seconds = self._settings.negative_ttl if is_deleted else self._freshness.ttl(repository, tag)
         self._deferrals.put(repository, tag, failure, seconds)

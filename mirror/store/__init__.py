@@ -6,9 +6,10 @@ its name says, whatever happened before (kill, power loss, full disk); the index
 
 from mirror.store.content import Content
 from mirror.store.holds import Holds
+from mirror.store.ownership import StoreError
 from mirror.store.partial import Partial
 from mirror.store.records import Link, TagState, Verdict
 from mirror.store.shelf import Shelf
-from mirror.store.store import Store, StoreError
+from mirror.store.store import Store
 
 __all__ = ["Content", "Holds", "Link", "Partial", "Shelf", "Store", "StoreError", "TagState", "Verdict"]

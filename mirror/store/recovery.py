@@ -225,7 +225,7 @@ class Recovery:
                 _add(rows, self._all_rows(entry))
             return rows
         # The index has what the journal says: its turn is to come for what follows from the manifests alone.
-        for digest, link in self._shelf.stored_links(repository):
+        for digest, link in self._shelf.links(repository):
             _add(rows, self._manifest_rows(Linked(repository, digest, link, is_shared=False)))
         return rows
 

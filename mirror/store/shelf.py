@@ -234,8 +234,8 @@ class Shelf:
         """Return a digest that may be served under a repository, and as what. Blocks; any thread."""
         return next(self.links(repository, 1), None)
 
-    def links(self, repository: Repository | str, most: int) -> Iterator[tuple[Digest, Link]]:
-        """Yield digests that may be served under a repository, and as what, no more than about `most`.
+    def links(self, repository: Repository | str, most: int = -1) -> Iterator[tuple[Digest, Link]]:
+        """Yield the digests that may be served under a repository, and as what: all, or no more than about `most`.
 
         Blocks; any thread.
         """
@@ -358,14 +358,6 @@ class Shelf:
         """
         value = self._records.get(name) if self._records is not None else None
         return (value or b"").decode(errors="replace")
-
-    def stored_links(self, repository: str) -> Iterator[tuple[Digest, Link]]:
-        """Yield every digest that may be served under a repository, and as what. Blocks; any thread."""
-        prefix = links_prefix(repository)
-        for key in self._keys(prefix):
-            link = self._stored(key, Link)
-            if link is not None:
-                yield Digest(key.removeprefix(prefix)), link
 
     def written_links(self, keys: Iterable[str]) -> dict[str, Link]:
         """Return the links that are written under rows' keys, of those that are there. Blocks; any thread.

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
-import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -20,13 +14,13 @@ import structlog
 
 from mirror import config
 from mirror.oci.digest import Digest
-from mirror.oci.errors import LayoverError
 from mirror.oci.manifest import is_manifest
 from mirror.oci.reference import Repository, Tag
-from mirror.store.content import sync
 from mirror.store.holds import Holds
 from mirror.store.journal import Journal
-from mirror.store.partial import Leftover, Partial, clear_leftovers, leftovers
+from mirror.store.ownership import Ownership, StoreError
+from mirror.store.partial import Leftover, Partial
+from mirror.store.partials import Partials
 from mirror.store.purges import Fallen, Purges
 from mirror.store.records import (
     Carried,
@@ -47,22 +41,10 @@ from mirror.store.shelf import GONE, Record, Shelf
 from mirror.store.usage import Usage
 from mirror.store.writer import Change, Writer
 
-# An older release runs a store of format 1. It would lose what the first order wrote, and so refuses format 2.
-FORMAT = 2
-_FORMAT_WITHOUT_ORDERS = 1
 _MOST_UNPUBLISHED = 10_000
 # Verdicts that one run writes down about repositories of which nothing is held.
 _MOST_STRANGERS = 1000
 _LARGEST_MANIFEST = 4 * 2**20
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class StoreError(LayoverError):
-    """The store cannot be used; the text names the folder and what to do."""
-
-
-class _Format(msgspec.Struct, frozen=True):
-    version: int
 
 
 class _Found(NamedTuple):
@@ -103,12 +85,9 @@ class Store:
         self._publishing: dict[Digest, asyncio.Task[None]] = {}
         self.usage = Usage(self.shelf, disk)
         self.holds = Holds(lambda digest: self.content.size(digest) is not None)
-        self._partials: weakref.WeakSet[Partial] = weakref.WeakSet()
-        self._opening = threading.Lock()
-        self._boot_id = uuid.uuid4().hex
-        self._lock = -1
+        self._ownership = Ownership(self.path)
+        self._partials = Partials(self.path / "partial")
         self._strangers = 0
-        self._knows_orders = False
         self._is_closing = False
         # One at a time: the index that is built meanwhile needs the processor too.
         self._learning = asyncio.Lock()
@@ -126,57 +105,19 @@ class Store:
             StoreError: another process owns it, a newer release made it, or the folder cannot be used.
         """
         try:
-            self._take_lock()
-            self._check_format()
+            self._ownership.take()
             self._recover()
         except OSError as error:
             raise StoreError(f"store.path {self.path}: cannot be used: {error.strerror or error}") from None
 
-    def _take_lock(self) -> None:
-        for name in ("content", "partial", "index"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"store.path {self.path}: is in use by another Layover; stop it, or give this one its own path"
-            ) from None
-
-    def _check_format(self) -> None:
-        found = self._format()
-        if found is None:
-            with contextlib.suppress(OSError):  # a full disk: the next start writes it
-                self._set_format(_FORMAT_WITHOUT_ORDERS)
-        self._knows_orders = found == FORMAT
-        if found is not None and found > FORMAT:
-            raise StoreError(
-                f"store.path {self.path}: has format {found}, this release knows {FORMAT}; run the newer release"
-            )
-
-    def _format(self) -> int | None:
-        try:
-            return msgspec.json.decode((self.path / "format").read_bytes(), type=_Format).version
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
-
-    def _set_format(self, version: int) -> None:
-        fresh = self.path / "format.new"
-        fresh.write_bytes(msgspec.json.encode(_Format(version)))
-        sync(fresh)
-        fresh.replace(self.path / "format")
-        sync(self.path)
-
     def _recover(self) -> None:
-        with contextlib.suppress(OSError):
-            self._boot_id = _BOOT_ID.read_text().strip()
         self._journal = Journal(self.path / "journal")
         self._recovery = Recovery(self._journal, self.shelf, self.path)
         self._recovery.open()
         self.orders = self.shelf.orders()
         if self.shelf.is_damaged:
             self.orders = self._journal.orders()
-        used = clear_leftovers(self.path / "partial", self._boot_id, self.content)
+        used = self._partials.recover(self.content)
         self._found = self.content.scan()
         settings = self._settings
         self.room = Room(self.path, settings.size, settings.min_free, used, settings.low_mark)
@@ -200,7 +141,7 @@ class Store:
         await asyncio.get_running_loop().run_in_executor(self.disk, self._writer.close)
         self.shelf.close()
         self._journal.close()
-        os.close(self._lock)
+        self._ownership.give_up()
 
     @property
     def is_settled(self) -> bool:
@@ -291,7 +232,9 @@ class Store:
         writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
         if writing:
             await asyncio.wait(writing)
-        left = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear_of, frozenset(fallen.content))
+        left = await asyncio.get_running_loop().run_in_executor(
+            self.disk, self._partials.clear_of, frozenset(fallen.content)
+        )
         self.room.free(sum(each.size for each in left))
         return await self.forget(fallen.content)
 
@@ -309,9 +252,8 @@ class Store:
 
     async def _expect_orders(self) -> None:
         """Have releases that know no orders refuse the store, before there is anything that they would lose."""
-        if not self._knows_orders:
-            await asyncio.get_running_loop().run_in_executor(self.disk, self._set_format, FORMAT)
-            self._knows_orders = True
+        if not self._ownership.knows_orders:
+            await asyncio.get_running_loop().run_in_executor(self.disk, self._ownership.expect_orders)
 
     @property
     def is_built(self) -> bool:
@@ -359,10 +301,7 @@ class Store:
         Raises:
             OSError: the disk is full or broken.
         """
-        with self._opening:
-            partial = Partial(self.path / "partial", digest, origin, self._boot_id)
-            self._partials.add(partial)
-        return partial
+        return self._partials.open(digest, origin)
 
     def published(self, digest: Digest, counted: int) -> None:
         """Take note that a fill brought a blob in, for which `counted` bytes were spent: from now on its blocks count.
@@ -404,30 +343,9 @@ class Store:
         It ends once at least `amount` bytes went.
         """
         before = time.time() - unchanged_for
-        freed = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear, amount, before)
+        freed = await asyncio.get_running_loop().run_in_executor(self.disk, self._partials.clear, amount, before)
         self.room.free(sum(each.size for each in freed))
         return freed
-
-    def _clear(self, amount: int, before: float) -> Sequence[Leftover]:
-        freed: list[Leftover] = []
-        with self._opening:
-            used = {partial.path for partial in self._partials if partial.is_open}
-            for each in leftovers(self.path / "partial", self._boot_id, used):
-                if amount <= 0 or each.changed > before:
-                    break
-                each.remove()
-                amount -= each.size
-                freed.append(each)
-        return freed
-
-    def _clear_of(self, digests: Collection[Digest]) -> Sequence[Leftover]:
-        """Delete what fills that ended early left of some digests."""
-        with self._opening:
-            used = {partial.path for partial in self._partials if partial.is_open}
-            found = [each for each in leftovers(self.path / "partial", self._boot_id, used) if each.digest in digests]
-            for each in found:
-                each.remove()
-        return found
 
     def _removed(self, digest: Digest) -> _Removed | None:
         try:

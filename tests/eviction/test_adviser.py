@@ -91,7 +91,7 @@ def test_goes_on_where_the_last_one_came_to__whatever_it_saw() -> None:
     second = _ghost()
     assert second.load(first.dump())
     assert second.advice() == alone.advice()
-    for when, (digest, size) in enumerate(reversed(sizes.items()), len(sizes)):
+    for when, (digest, size) in enumerate([*reversed(sizes.items()), *sizes.items()], len(sizes)):
         second.request(digest, size, when)
         alone.request(digest, size, when)
     assert second.advice() == alone.advice()

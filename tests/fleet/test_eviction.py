@@ -59,6 +59,15 @@ def pull_all(members: Sequence[Member], digests: Sequence[str]) -> None:
 
 
 @contextmanager
+def forgetful(folder: Path, redis_url: str, count: int = 3) -> Iterator[tuple[Upstream, Replicas]]:
+    """Run a registry, and so many replicas that let go what was not used for two seconds."""
+    with Upstream() as upstream:
+        replicas = Replicas(folder, _REGIONS[:count], redis_url, {"docker.io": upstream.url}, settings=_SETTINGS)
+        with replicas.near():
+            yield upstream, replicas
+
+
+@contextmanager
 def in_use(members: Sequence[Member], digests: Sequence[str]) -> Iterator[None]:
     """Have clients go on pulling blobs, so that they are spares that nothing makes go."""
     over = threading.Event()
@@ -104,10 +113,7 @@ def race(upstream: Upstream, members: Sequence[Member], count: int) -> list[str]
 
 @pytest.mark.timeout(3600)
 def test_lets_two_of_three_go__in_each_round(tmp_path: Path, valkey: Valkey) -> None:
-    with (
-        Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
-    ):
+    with forgetful(tmp_path, valkey.url) as (upstream, replicas):
         members = list(replicas)
         spares = pushed(upstream, _SPARES)
         raced: list[str] = []
@@ -124,10 +130,7 @@ def test_lets_two_of_three_go__in_each_round(tmp_path: Path, valkey: Valkey) -> 
 
 
 def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentinels: Sentinels) -> None:
-    with (
-        Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, sentinels.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
-    ):
+    with forgetful(tmp_path, sentinels.url) as (upstream, replicas):
         members = list(replicas)
         digests = pushed(upstream, 150)
         pull_all(members, digests)
@@ -141,12 +144,7 @@ def test_never_lets_all_three_go__though_redis_fails_over(tmp_path: Path, sentin
 
 
 def test_keeps__what_the_keeper_turns_out_to_have_lost(tmp_path: Path, valkey: Valkey) -> None:
-    with (
-        Upstream() as upstream,
-        Replicas(
-            tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
-        ).near() as replicas,
-    ):
+    with forgetful(tmp_path, valkey.url, 2) as (upstream, replicas):
         first, second = replicas
         (lost, other) = pushed(upstream, 2)
         with in_use([first], [lost, other]):
@@ -160,10 +158,7 @@ def test_keeps__what_the_keeper_turns_out_to_have_lost(tmp_path: Path, valkey: V
 
 
 def test_counts_again__who_was_away(tmp_path: Path, valkey: Valkey) -> None:
-    with (
-        Upstream() as upstream,
-        Replicas(tmp_path, _REGIONS, valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS).near() as replicas,
-    ):
+    with forgetful(tmp_path, valkey.url) as (upstream, replicas):
         members = list(replicas)
         digests = pushed(upstream, 20)
         pull_all(members, digests)
@@ -222,12 +217,7 @@ def test_offers_last_copies__to_a_replica_with_room(tmp_path: Path, valkey: Valk
 
 
 def test_lets_nothing_unused_go__while_redis_is_away(tmp_path: Path, valkey: Valkey) -> None:
-    with (
-        Upstream() as upstream,
-        Replicas(
-            tmp_path, _REGIONS[:2], valkey.url, {"docker.io": upstream.url}, settings=_SETTINGS
-        ).near() as replicas,
-    ):
+    with forgetful(tmp_path, valkey.url, 2) as (upstream, replicas):
         members = list(replicas)
         digests = pushed(upstream, 10)
         valkey.kill()
