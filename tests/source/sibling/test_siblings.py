@@ -201,6 +201,23 @@ async def test_check__a_silent_one__is_left_alone_until_it_answers(bench: Bench)
         assert bench.siblings.order([silent]) == [silent]
 
 
+async def test_has__a_silent_one__is_not_waited_for(bench: Bench) -> None:
+    asked: list[str] = []
+    mute = _Silent()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return await mute.answer(request)
+
+    async with _impostor(answer) as silent:
+        try:
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert len(asked) == 1
+        finally:
+            mute.speaks.set()
+
+
 async def test_open__a_silent_one__is_given_up_without_a_sign_of_life(bench: Bench) -> None:
     mute = _Silent()
     async with _impostor(mute.answer) as silent:
