@@ -352,7 +352,10 @@ class TestAnswers:
         assert isinstance(turn, Turn)
         assert turn.fence
 
-    async def test_pass_on__the_turn_of_one_that_is_not_found(self, fleet: Fleet) -> None:
+    async def test_pass_on__the_turn_of_one_that_is_not_found(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topics, "_TURN_MILLISECONDS", 600_000)
         found = {"one": True, "two": True}
         one = await fleet.start("one", check=lambda each: found[each.label])
         two = await fleet.start("two", check=lambda each: found[each.label])

@@ -17,6 +17,7 @@ from tests.replica import NO_PREFETCH
 from tests.upstream import Image, Upstream
 
 _MIB = 2**20
+_DELAY = 0.02
 _GIVEN_UP = "a sibling failed"
 
 
@@ -64,7 +65,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         Upstream() as upstream,
         Valkey(folder / "valkey") as valkey,
         Replicas(
-            folder, ("west", "west", "east"), valkey.url, {"docker.io": upstream.url}, delay=0.02, settings=NO_PREFETCH
+            folder,
+            ("west", "west", "east"),
+            valkey.url,
+            {"docker.io": upstream.url},
+            delay=_DELAY,
+            settings=NO_PREFETCH,
         ) as replicas,
     ):
         yield Scene(upstream, replicas)
@@ -75,6 +81,15 @@ def scene(fleet: Scene) -> Iterator[Scene]:
     yield fleet
     fleet.upstream.reset()
     fleet.replicas.line.heal()
+    fleet.replicas.line.delay = _DELAY
+
+
+def test_pull__held_on_the_other_side_of_the_world__from_there(scene: Scene) -> None:
+    image = scene.held()
+    scene.replicas.line.delay = 0.2
+    pulls(scene.east, image)
+    assert scene.upstream.counters.sent() == 0
+    assert _GIVEN_UP not in scene.east.log.read_text()
 
 
 def test_pull__held_where_all_is_swallowed__once_in_vain_and_then_from_the_registry(scene: Scene) -> None:

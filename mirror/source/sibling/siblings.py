@@ -91,6 +91,8 @@ class Siblings:
 
         False where it cannot be asked, which is not held against it.
         """
+        if self._client.standings.silent([sibling]):
+            return False
         try:
             status = await self._client.ask_hub(sibling, digest, hold_seconds)
         except SiblingError:

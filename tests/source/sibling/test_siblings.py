@@ -183,8 +183,10 @@ class _Silent:
 
     def __init__(self) -> None:
         self.speaks = asyncio.Event()
+        self.asked = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked += 1
         await self.speaks.wait()
         return await _liar(b"")(request)
 
@@ -199,6 +201,17 @@ async def test_check__a_silent_one__is_left_alone_until_it_answers(bench: Bench)
             mute.speaks.set()
         assert await bench.siblings.check(silent)
         assert bench.siblings.order([silent]) == [silent]
+
+
+async def test_has__a_silent_one__is_not_waited_for(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(mute.answer) as silent:
+        try:
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert mute.asked == 1
+        finally:
+            mute.speaks.set()
 
 
 async def test_open__a_silent_one__is_given_up_without_a_sign_of_life(bench: Bench) -> None:
@@ -228,22 +241,36 @@ async def test_manifest__a_slow_one__is_waited_for_while_it_lives(bench: Bench) 
         assert bench.siblings.order([slow]) == [slow]
 
 
-async def test_read__it_falls_silent__is_a_timeout(bench: Bench) -> None:
-    mute = _Silent()
+def _halting(sign: _Handler, goes_on: Callable[[], Awaitable[object]]) -> _Handler:
+    """Return a sibling that stands still amid a blob of 100 bytes, and gives a sign of life or none."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "HEAD":
-            return await mute.answer(request)
+            return await sign(request)
         signature = parse(request.headers[SIGNATURE])
         assert signature is not None
         response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
         response.content_length = 100
         await response.prepare(request)
         await response.write(bytes(50))
-        await mute.speaks.wait()
+        await goes_on()
+        await response.write(bytes(50))
         return response
 
-    async with _impostor(answer) as silent:
+    return answer
+
+
+async def test_read__it_stands_still__is_waited_for_while_it_lives(bench: Bench) -> None:
+    lively = _Silent()
+    lively.speaks.set()
+    async with _impostor(_halting(lively.answer, lambda: eventually(lambda: lively.asked > 1))) as slow:
+        stream = await bench.siblings.blobs(slow).open(bench.repository, _NOWHERE, 0)
+        assert await read(stream) == bytes(100)
+
+
+async def test_read__it_falls_silent__is_a_timeout(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(_halting(mute.answer, mute.speaks.wait)) as silent:
         stream = await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
         try:
             assert await stream.read() == bytes(50)
@@ -270,6 +297,8 @@ async def test_measure__one_falls_silent__all_are_asked_and_again_until_they_ans
                 each.speaks.clear()
             assert not await bench.siblings.check(first)
             await eventually(lambda: bench.siblings.order(both) == [])
+            asked = [each.asked for each in mutes]
+            await eventually(lambda: all(each.asked > before + 2 for each, before in zip(mutes, asked, strict=True)))
         finally:
             for each in mutes:
                 each.speaks.set()
