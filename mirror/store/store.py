@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,8 @@ from mirror.store.records import (
     TagSet,
     TagState,
     Verdict,
+    link_key,
+    tag_key,
     verdict_key,
 )
 from mirror.store.recovery import Recovery, rows_of
@@ -285,15 +287,31 @@ class Store:
             OSError: the disk is full or broken.
         """
         await self._expect_orders()
-        entries = list(fallen.entries())
-        rows = {key: row for entry in entries for key, row in rows_of(entry, None)}
-        self._put(tuple(entries), rows, None)
-        writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
-        if writing:
-            await asyncio.wait(writing)
-        left = await asyncio.get_running_loop().run_in_executor(self.disk, self._clear_of, frozenset(fallen.content))
-        self.room.free(sum(each.size for each in left))
-        return await self.forget(fallen.content)
+        async with self._learning:
+            self._hide(fallen)
+            writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
+            if writing:
+                await asyncio.wait(writing)
+            loop = asyncio.get_running_loop()
+            left = await loop.run_in_executor(self.disk, self._clear_of, frozenset(fallen.content))
+            self.room.free(sum(each.size for each in left))
+            freed = await self.forget(fallen.content)
+            # Whoever is killed before this finds all of it again, and with it the content that is left.
+            entries = tuple(fallen.where(self._is_hidden).entries())
+            self._put(entries, _gone(entries), None)
+        return freed
+
+    def _hide(self, fallen: Fallen) -> None:
+        """Show nothing more of what falls, though it is not written that it has gone."""
+        rows = _gone(fallen.entries())
+        self.shelf.remember(rows)
+        self.on_change(rows)
+
+    def _is_hidden(self, repository: str, reference: Tag | Digest) -> bool:
+        """Say whether a tag or link that fell has not come anew since."""
+        if isinstance(reference, Digest):
+            return self.shelf.known(link_key(repository, reference), Link) is None
+        return self.shelf.known(tag_key(repository, reference), TagState) is None
 
     async def remember_order(self, key: str, order: Carried | None) -> None:
         """Remember the last order of a kind about something; None if it needs no remembering any more.
@@ -425,9 +443,15 @@ class Store:
         with self._opening:
             used = {partial.path for partial in self._partials if partial.is_open}
             found = [each for each in leftovers(self.path / "partial", self._boot_id, used) if each.digest in digests]
-            for each in found:
-                each.remove()
-        return found
+            return [each for each in found if self._is_deleted(each)]
+
+    def _is_deleted(self, leftover: Leftover) -> bool:
+        try:
+            leftover.remove()
+        except OSError as error:
+            self._log.error("a partial file cannot be deleted", digest=leftover.digest, error=str(error))
+            return False
+        return True
 
     def _removed(self, digest: Digest) -> _Removed | None:
         try:
@@ -490,3 +514,8 @@ class Store:
         self._count_blocks(digest, len(body))
         self.shelf.unpublished.discard(digest)
         self.on_manifest(digest, len(body))
+
+
+def _gone(entries: Iterable[Entry]) -> dict[str, Record | None]:
+    """Return the rows of what entries say has gone."""
+    return {key: row for entry in entries for key, row in rows_of(entry, None)}
