@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from mirror.fill import Fleet, Supply
-from mirror.fill.supply import Lender, SourceLost
+from mirror.fill.lender import Lender, SourceLost
 from mirror.fleet import Claim, Filler
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.digest import Digest
