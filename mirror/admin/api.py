@@ -152,9 +152,11 @@ class Api:
         if not most.isascii() or not most.isdecimal():
             raise Problem(400, "most is not a number")
         what, after = asked.query.get("what", ""), asked.query.get("after", "")
+        await self._hub.gather_reports()
         return await self._inspection.images(what, after, int(most[:9]))
 
     async def _inspect(self, asked: Asked) -> Report:
+        await self._hub.gather_reports()
         return await self._inspection.report(asked.query["what"])
 
     async def _list_pins(self, _: Asked) -> PinRules:

@@ -13,6 +13,7 @@ import msgspec
 
 from mirror.channel import wire
 from mirror.channel.protocol import BlobFound, Body, Changes, Filling, Listing, ManifestFound, Progress, Whole
+from mirror.channel.shown import Shown
 from mirror.observe.metrics import Sample
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -48,6 +49,7 @@ class RemoteHub:
         self._is_closed = False
         self._is_patient = True
         self._decoder = msgspec.msgpack.Decoder(wire.Reply)
+        self._shown = Shown(self._ask_progress)
 
     async def close(self) -> None:
         """Give the connection up, for good."""
@@ -79,10 +81,7 @@ class RemoteHub:
 
     async def progress(self, fill: int, offset: int) -> Progress:
         """See `Hub`."""
-        try:
-            return await self._call(wire.AskProgress(fill, offset), Progress)
-        except HubLost:
-            return Progress(offset, is_forgotten=True)
+        return await self._shown.progress(fill, offset)
 
     async def stream(self, repository: Repository, digest: Digest, start: int) -> _RemoteStream:
         """See `Hub`."""
@@ -127,6 +126,12 @@ class RemoteHub:
         """Tell the hub that a stream is no longer read."""
         with contextlib.suppress(RegistryError):
             await self._call(wire.CloseStream(stream), type(None))
+
+    async def _ask_progress(self, fill: int, offset: int) -> Progress:
+        try:
+            return await self._call(wire.AskProgress(fill, offset), Progress)
+        except HubLost:
+            return Progress(offset, is_forgotten=True)
 
     async def _call_again(self, question: wire.Question, kind: type[_Value]) -> _Value:
         """Ask what can be asked twice; a hub that dies meanwhile is asked again when it is back."""
@@ -192,6 +197,7 @@ class RemoteHub:
     def _give_up(self, writer: asyncio.StreamWriter) -> None:
         if self._writer is writer:
             self._writer = None
+            self._shown.forget()
         writer.close()
 
     def _take(self, payload: bytes) -> None:

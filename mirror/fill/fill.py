@@ -15,10 +15,12 @@ from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
+from mirror.fill.lead import Lead, window
+from mirror.fill.lender import TAIL, SourceLost
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
-from mirror.fill.schedule import Schedule, Span, first_span, window
+from mirror.fill.schedule import Schedule, Span, first_span
 from mirror.fill.sources import Sources, WrongSize
-from mirror.fill.supply import TAIL, SourceLost, Supply
+from mirror.fill.supply import Supply
 from mirror.fill.threads import finished
 from mirror.fill.transfer import Transfer
 from mirror.fill.verifier import Verifier
@@ -68,11 +70,11 @@ class Fill:
     ) -> None:
         """Prepare the fill of `digest` from what `supply` chooses; `size` is what a descriptor says of it.
 
-        `take_number` gives the fill a new number: at its start, and each time it begins anew. Until `read` is called it
-        is brought in ahead, behind all that are read.
+        `take_number` gives the fill new numbers: at its start, and each time it begins anew. Siblings read it by one of
+        their own, `lent_number`. Until `read` is called it is brought in ahead, behind all that are read.
         """
         self._take_number = take_number
-        self.number = take_number(self)
+        self.number, self.lent_number = take_number(self), take_number(self)
         self.digest = digest
         self.repository = repository
         self.size = self._described = size
@@ -97,6 +99,7 @@ class Fill:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._asked_at = time.monotonic()
+        self._lead = Lead()
         self._log = structlog.get_logger("layover.fill")
 
     @property
@@ -146,11 +149,13 @@ class Fill:
             RegistryError: the fill failed.
         """
         while True:
-            if number != self.number:
+            if not self._is_current(number):
                 return Progress(offset, is_forgotten=True)
             if self.error is not None:
                 raise self.error.with_traceback(None)
             self._asked_at = time.monotonic()
+            if number == self.lent_number:
+                self._lead.copied(offset, self._asked_at)
             end = self._readable_end(offset)
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
@@ -242,7 +247,7 @@ class Fill:
             RangeRefused: the upstream says that the blob has fewer bytes than there are.
         """
         while True:
-            pace = await self._sources.choose()
+            pace = await self._sources.choose(partial.segments.total)
             is_followed = self._sources.is_followed
             span = first_span(self.size, partial.segments.spans, pace.share, pace.rate, is_followed=is_followed)
             try:
@@ -274,18 +279,13 @@ class Fill:
 
     async def _take_in_ranges(self, partial: Partial, intake: Intake, span: Span, stream: BlobStream) -> None:
         assert self.size is not None
-        schedule = Schedule(self.size, sorted([*partial.segments.spans, span]))
+        size = self.size
+        schedule = Schedule(size, sorted([*partial.segments.spans, span]))
+        reach, ahead = None, None
+        if self._sources.is_followed:
+            reach, ahead = lambda: self._lead.reach(size, partial.segments.end_from(0), time.monotonic()), window(size)
         try:
-            ahead = window(self.size) if self._sources.is_followed else None
-            lanes = Lanes(
-                self._sources,
-                schedule,
-                intake,
-                self._wanted,
-                self._turn,
-                lambda: partial.segments.end_from(0),
-                ahead,
-            )
+            lanes = Lanes(self._sources, schedule, intake, self._wanted, self._turn, reach, ahead)
             await lanes.run(span, stream)
         except RangesLost:
             await intake.flush()
@@ -310,7 +310,7 @@ class Fill:
     def _wanted(self) -> list[int]:
         """Return where readers wait for what may be shown once it is there, who waits longest first."""
         reach = (self.size or 0) - TAIL
-        offsets = (offset for number, offset, _ in self._waiting if number == self.number and offset < reach)
+        offsets = (offset for number, offset, _ in self._waiting if self._is_current(number) and offset < reach)
         return list(dict.fromkeys(offsets))
 
     async def _write(self, partial: Partial, verifier: Verifier, runs: Sequence[tuple[int, Sequence[bytes]]]) -> None:
@@ -358,6 +358,9 @@ class Fill:
     async def _unkeep(self) -> None:
         if self._is_purged:
             await self._store.forget([self.digest])
+
+    def _is_current(self, number: int) -> bool:
+        return number in {self.number, self.lent_number}
 
     def _readable_end(self, offset: int) -> int:
         """Return how far may be read from `offset` on: what is there, but for the tail until it verified."""
@@ -412,7 +415,8 @@ class Fill:
         """Begin anew. Who read what was there must not be given the rest of something else."""
         self._store.room.free(partial.segments.total)
         await self._on_disk(partial.restart)
-        self.number = self._take_number(self)
+        self.number, self.lent_number = self._take_number(self), self._take_number(self)
+        self._lead = Lead()
         self._wake()
 
     async def _discard(self) -> None:
@@ -430,7 +434,7 @@ class Fill:
         for number, offset, woken in self._waiting:
             if woken.done():
                 continue
-            if has_ended or number != self.number or self._readable_end(offset) > offset:
+            if has_ended or not self._is_current(number) or self._readable_end(offset) > offset:
                 woken.set_result(None)
             else:
                 still.append((number, offset, woken))

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 
 from mirror.fill.intake import Intake
+from mirror.fill.lender import SourceLost
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span
 from mirror.fill.sources import Sources, WrongSize, too_short
-from mirror.fill.supply import SourceLost
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.source import BlobStream, RangeRefused
 

@@ -11,15 +11,16 @@ from typing import NamedTuple, TypeVar
 
 from mirror.fill.intake import Intake
 from mirror.fill.lane import Lane, RangesLost
+from mirror.fill.lender import SourceLost
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span, span_length
 from mirror.fill.sources import Sources, WrongSize, crawling
-from mirror.fill.supply import SourceLost
 from mirror.fill.transfer import LEAST_BYTES, LEAST_SECONDS, MOST_CRAWLS, MOST_FRUITLESS, pause
 from mirror.oci.errors import Failure, RegistryError
 from mirror.source import BlobStream, RangeMistaken, RangeRefused
 
 _TICK_SECONDS = 0.05
+_HELD_SECONDS = 0.01
 # Beside others that bring something, a connection that is silent for so long is better replaced,
 _SILENT_SECONDS = 2.0
 # and one that brings so small a share of what they bring.
@@ -53,12 +54,13 @@ class Lanes:
         intake: Intake,
         waiting: Callable[[], Sequence[int]],
         turn: Turn,
-        first_missing: Callable[[], int],
+        reach: Callable[[], int] | None,
         ahead: int | None,
     ) -> None:
         """Bring what `schedule` says is missing into `intake`; `waiting` tells the offsets at which readers wait.
 
-        None goes more than `ahead` bytes ahead of `first_missing`, but for readers; as far as it likes if that is None.
+        Nothing from `reach` on is asked for yet, but for readers further on; nothing is held back without one. No span
+        brings more than `ahead` bytes ahead of what is missing.
         Until somebody reads the blob there is one connection, which brings something whenever it is its `turn`.
         """
         self._sources = sources
@@ -67,7 +69,7 @@ class Lanes:
         self._intake = intake
         self._waiting = waiting
         self._turn = turn
-        self._first_missing = first_missing
+        self._reach = reach
         self._ahead = ahead
         self._has_joined = False
         self._lanes: dict[asyncio.Task[None], Lane] = {}
@@ -99,8 +101,7 @@ class Lanes:
             self._add()
             while self._lanes or self._schedule.missing:
                 self._join()
-                done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                await self._reap(done)
+                await self._reap(await self._ended())
                 self._look_after(time.monotonic())
                 if not self._lanes:
                     await self._turn.comes()
@@ -114,6 +115,14 @@ class Lanes:
     def received(self) -> int:
         """How many bytes came."""
         return self._received + sum(lane.received for lane in self._lanes.values())
+
+    async def _ended(self) -> set[asyncio.Task[None]]:
+        """Wait a little for connections to end; there are none while nothing may be asked for yet."""
+        if not self._lanes:
+            await asyncio.sleep(_HELD_SECONDS)
+            return set()
+        done, _ = await asyncio.wait(self._lanes, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        return done
 
     def _join(self) -> None:
         """Have a share of the connections, once somebody reads the blob."""
@@ -148,8 +157,7 @@ class Lanes:
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
         length = span_length(self._schedule.missing, lanes, rate, received, self._ahead)
-        reach = None if self._ahead is None or not self._lanes else self._first_missing() + self._ahead
-        return self._schedule.take(length, self._waiting(), reach)
+        return self._schedule.take(length, self._waiting(), self._reach() if self._reach is not None else None)
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""

@@ -6,8 +6,9 @@ import asyncio
 from concurrent.futures import Executor
 
 from mirror.fill.fill import DigestMismatch, Misled
+from mirror.fill.lender import TAIL
 from mirror.fill.sources import Sources
-from mirror.fill.supply import TAIL, Supply
+from mirror.fill.supply import Supply
 from mirror.fill.transfer import Transfer
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest

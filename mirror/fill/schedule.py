@@ -6,6 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mirror.fill.lead import window
+
 # Short enough that a reader elsewhere in the blob soon has a turn, long enough that asking costs next to nothing.
 _SECONDS = 1.0
 _SHORTEST = 2**20
@@ -14,9 +16,6 @@ _LONGEST = 64 * 2**20
 FIRST = 8 * 2**20
 # A rate told by few bytes is believed in steps.
 _GROWTH = 4
-# Who follows in order lacks what is far ahead, and would fetch it again if this replica died: that much at most.
-_AHEAD_SHARE = 8
-_LEAST_AHEAD = 4 * 2**20
 # So many connections are reckoned with where there is one yet.
 _LIKELY_LANES = 4
 
@@ -26,11 +25,6 @@ class Span(NamedTuple):
 
     start: int
     stop: int
-
-
-def window(size: int) -> int:
-    """Return how far ahead of the first byte that is missing a blob of `size` is fetched that siblings follow."""
-    return max(_LEAST_AHEAD, size // _AHEAD_SHARE)
 
 
 def span_length(missing: int, lanes: int, rate: float, received: int = 0, ahead: int | None = None) -> int:
@@ -85,18 +79,19 @@ class Schedule:
     def take(self, length: int, waiting: Iterable[int], reach: int | None = None) -> Span | None:
         """Return what to ask for next, at most `length` bytes, and count it as asked for; None if nothing is left.
 
-        Nothing from `reach` on is asked for until somebody waits for it.
+        Nothing from `reach` on is asked for, but for readers who wait further on than what comes first.
 
         `waiting` are the offsets at which readers wait, who waits longest first. The next is whoever has least ahead
         that was asked for, so that nobody starves another.
         """
-        starts = [start for start in map(self._ahead, waiting) if start is not None]
-        if starts:
-            start = min(starts, key=lambda each: each[1])[0]
-        elif self._gaps and (reach is None or self._gaps[0].start < reach):
-            start = self._gaps[0].start
-        else:
+        if not self._gaps:
             return None
+        first = self._gaps[0].start
+        may_go_on = reach is None or first < reach
+        starts = [each for each in map(self._ahead, waiting) if each is not None and (may_go_on or each[0] != first)]
+        if not starts and not may_go_on:
+            return None
+        start = min(starts, key=lambda each: each[1])[0] if starts else first
         place = bisect_right(self._gaps, start, key=lambda gap: gap.start) - 1
         gap = self._gaps[place]
         span = Span(start, min(start + length, gap.stop))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mirror.fill.supply import Lender, SourceLost, Supply
+from mirror.fill.lender import Lender, SourceLost
+from mirror.fill.supply import Supply
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -46,9 +47,13 @@ class Sources:
         """Whether siblings may read what comes from the upstream."""
         return self._supply.leads
 
-    async def choose(self) -> Pace:
-        """Choose a source, another than before if that one failed, and return how many connections to it pay."""
-        return (await self._supply.choose()).pace
+    async def choose(self, there: int = 0) -> Pace:
+        """Choose a source, another than before if that one failed, and return how many connections to it pay.
+
+        So many bytes are `there` already.
+        """
+        lacking = 1 - there / self.size if self.size else 0.0
+        return (await self._supply.choose(lacking)).pace
 
     async def open(self, start: int, stop: int | None = None) -> BlobStream:
         """Return a stream from `start` up to `stop`, of the source that was chosen.

@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 
+from mirror.fill.lender import SourceLost
 from mirror.fill.sources import Sources, WrongSize, crawling, too_short
-from mirror.fill.supply import SourceLost
 from mirror.oci.errors import RegistryError
 from mirror.source import BlobStream, RangeRefused
 

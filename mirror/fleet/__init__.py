@@ -23,7 +23,7 @@ from mirror.fleet.protocol import (
     Turn,
     Wish,
 )
-from mirror.fleet.waiting import allowance, within_allowance
+from mirror.fleet.waiting import allowance, done_within, within_allowance
 
 __all__ = [
     "HOLDERS_SECONDS",
@@ -44,5 +44,6 @@ __all__ = [
     "Turn",
     "Wish",
     "allowance",
+    "done_within",
     "within_allowance",
 ]

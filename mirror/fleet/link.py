@@ -29,13 +29,11 @@ from redis.exceptions import (
 from mirror.config import Host, RedisUrl
 from mirror.fleet.locating import CONNECT_SECONDS, ROOT, Locator, NotFound, command, connect, reason_of
 from mirror.fleet.scripts import Script
-from mirror.fleet.waiting import seconds_left, spending
+from mirror.fleet.waiting import done_within, seconds_left, spending
 
 _RETRY_SECONDS = 1.0
 # Longer than any caller waits: a server that writes a snapshot may stand still for a moment, and is not away for that.
 _SILENCE_SECONDS = 0.75
-# A loop that was busy must not take Redis for slow: its time counts in steps, one for each turn that it had.
-_STEPS = 5
 _MOST_AT_ONCE = 64
 _MOST_UNDER_WAY = 4
 _REASONS: tuple[tuple[type[Exception] | str, str], ...] = (
@@ -122,7 +120,7 @@ class Link:
             pump.add_done_callback(self._pumps.discard)
         try:
             with spending():
-                await _finished(answer, seconds)
+                await done_within(answer, seconds)
         finally:
             self._waiting.discard(answer)
         if not answer.done():
@@ -222,7 +220,7 @@ class Link:
             batch.execute_command(verb, script, 1, ROOT, *call.arguments)
         sending = asyncio.ensure_future(batch.execute(raise_on_error=False))
         try:
-            if not await _finished(sending, _SILENCE_SECONDS):
+            if not await done_within(sending, _SILENCE_SECONDS):
                 raise Away(f"did not answer within {_SILENCE_SECONDS * 1000:.0f} ms")
             return sending.result()
         finally:
@@ -276,12 +274,3 @@ def _reason(error: BaseException) -> str:
         elif isinstance(error, kind):
             return words
     return ""
-
-
-async def _finished(waited: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for something in steps, and tell whether it is done; it goes on if not."""
-    for _ in range(_STEPS):
-        if waited.done() or seconds <= 0:
-            break
-        await asyncio.wait((waited,), timeout=seconds / _STEPS)
-    return waited.done()

@@ -153,6 +153,11 @@ class Membership:
         name = seat.decode()
         return self.me if name == self.seat else self._live.get(name)
 
+    async def finds(self, seat: bytes) -> bool:
+        """Say whether the replica that has a seat is found where it says, if that can be checked."""
+        sibling = self._live.get(seat.decode())
+        return sibling is None or self._check is None or await self._check(sibling)
+
     def seat_of(self, identity: str) -> str:
         """Return the seat of a replica, `""` if it is not known."""
         if identity == self.me.identity:

@@ -39,10 +39,11 @@ class Topics:
             while said[0] not in {b"posted", b"turn"}:
                 if time.monotonic() >= deadline:
                     return Turn(topic)
-                await self._wait(woken, min(deadline - time.monotonic(), _LOOK_SECONDS))
+                _, asker, fence = said
+                is_there = await self._wait(woken, asker, deadline - time.monotonic())
                 woken.clear()
                 with free_if_answered():
-                    said = await self._look(key, newer_than)
+                    said = await self._look(key, newer_than, b"" if is_there else fence)
             return Posted(said[2], float(said[1])) if said[0] == b"posted" else Turn(topic, int(said[1]))
         except Away:
             return Turn(topic)
@@ -51,10 +52,10 @@ class Topics:
             if not self._waiting[key]:
                 del self._waiting[key]
 
-    async def _look(self, key: bytes, newer_than: float) -> Any:
+    async def _look(self, key: bytes, newer_than: float, suspect: bytes = b"") -> Any:
         fleet, me = self._fleet, self._fleet.me
         return await fleet.ask(
-            scripts.CONSULT, key, repr(newer_than), fleet.seat, me.boot, me.identity, _TURN_MILLISECONDS
+            scripts.CONSULT, key, repr(newer_than), fleet.seat, me.boot, me.identity, _TURN_MILLISECONDS, suspect
         )
 
     async def post(self, turn: Turn, value: bytes, at: float, seconds: float) -> None:
@@ -78,11 +79,22 @@ class Topics:
         for each in self._waiting.get(key, ()):
             each.set()
 
-    async def _wait(self, woken: asyncio.Event, seconds: float) -> None:
-        """Wait to be woken, and not a moment longer than Redis is there."""
-        waits = [asyncio.ensure_future(each.wait()) for each in (woken, self._fleet.link.lost)]
+    async def _wait(self, woken: asyncio.Event, asker: bytes, seconds: float) -> bool:
+        """Wait to be woken, and not a moment longer than Redis is there.
+
+        Tell whether the replica that has the turn is still there, as far as that is known.
+        """
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(each.wait()) for each in (woken, self._fleet.link.lost)]
         try:
-            await asyncio.wait(waits, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                waits, timeout=min(seconds, _LOOK_SECONDS), return_when=asyncio.FIRST_COMPLETED
+            )
+            if done or seconds <= _LOOK_SECONDS:
+                return True
+            finding = asyncio.create_task(self._fleet.finds(asker))
+            waits.append(finding)
+            await asyncio.wait(waits, timeout=seconds - _LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            return not finding.done() or finding.result()
         finally:
             for each in waits:
                 each.cancel()

@@ -31,7 +31,7 @@ _FIRST_PENALTY = 10.0
 _LONGEST_PENALTY = 3600.0
 _LONGEST_WAIT = 25.0
 _MOST_PENALTIES = 10_000
-_MOST_ENDED = 256
+_MOST_ENDED = 512
 _MOST_TRIES = 10
 # Through so many siblings bytes come to a replica at most.
 _LONGEST_CHAIN = 2
@@ -179,7 +179,7 @@ class Blobs:
             return None
         _refuse_circle(fill, asker, followers)
         fill.followers.update((asker, *followers))
-        return Filling(fill.number, fill.path, fill.size, CacheStatus(Outcome.JOINED), fill.chain)
+        return Filling(fill.lent_number, fill.path, fill.size, CacheStatus(Outcome.JOINED), fill.chain)
 
     async def bring(self, upstream: Upstream, repository: Repository, digest: Digest) -> None:
         """Bring in a blob that nobody asked for yet, behind all that somebody did. It may end without being held.

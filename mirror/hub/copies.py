@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 
 from mirror.fleet import Alone, Coordinator, Sibling
@@ -14,6 +15,8 @@ from mirror.source.sibling import Siblings
 from mirror.source.upstream import FetchedManifest
 
 _MOST_ASKED = 3
+# After so long nobody else is asked: the upstream may have answered long since.
+_LONGEST_SECONDS = 2.0
 
 
 class Copies:
@@ -48,8 +51,11 @@ class Copies:
     ) -> FetchedManifest | None:
         if self._siblings is None:
             return None
+        until = time.monotonic() + _LONGEST_SECONDS
         with contextlib.nullcontext() if patience is None else patience.elsewhere():
             for sibling in self._siblings.order(siblings)[:_MOST_ASKED]:
+                if time.monotonic() > until:
+                    break
                 with contextlib.suppress(RegistryError):
                     return FetchedManifest(digest, *await self._siblings.manifest(sibling, repository, digest))
         return None

@@ -137,6 +137,7 @@ class Inspection:
             SelectionError: `what` is no image, digest or glob.
         """
         selection = select(what or "*", self._upstreams)
+        await self._store.usage.write()
         return await asyncio.get_running_loop().run_in_executor(
             self._store.disk, self._images, selection, after, min(max(most, 1), _MOST_SHOWN)
         )
@@ -151,6 +152,7 @@ class Inspection:
         selection = select(what, self._upstreams)
         if selection.reference is None:
             raise SelectionError(f"{what!r} is a glob: name one image, and see them all with ls")
+        await self._store.usage.write()
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._store.disk, self._report, selection)
         known = [Digest(part.digest) for part in found.parts]

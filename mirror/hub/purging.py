@@ -86,12 +86,14 @@ def find(shelf: Shelf, selection: Selection) -> Fallen:
     """
     tags: dict[str, set[Tag]] = {}
     links: dict[str, set[Digest]] = defaultdict(set)
+    manifests: set[Digest] = set()
     for repository in _repositories(shelf, selection):
         found = _of_repository(shelf, repository, selection)
         if found.tags:
             tags[repository] = found.tags
         if found.digests:
             links[repository] = found.digests
+            manifests |= found.manifests
     candidates = set().union(*links.values())
     linked: dict[str, set[Digest]] = defaultdict(set)
     for repository, digest in shelf.linking(candidates):
@@ -100,14 +102,18 @@ def find(shelf: Shelf, selection: Selection) -> Fallen:
     for repository, digests in list(links.items()):
         upstream = repository.partition("/")[0]
         links[upstream] |= digests - linked[upstream]
-    return Fallen(tags, links, candidates.difference(*linked.values()))
+    content = candidates.difference(*linked.values())
+    # What a manifest leads to can be found only while that is there: it goes after all below it.
+    below = {each: len(contents(shelf, [each]).manifests) for each in content & manifests}
+    return Fallen(tags, links, sorted(content, key=lambda each: below.get(each, 0)))
 
 
 class _Found(NamedTuple):
-    """What goes of one repository."""
+    """What goes of one repository, the manifests among it."""
 
     tags: set[Tag]
     digests: set[Digest]
+    manifests: set[Digest]
 
 
 def _repositories(shelf: Shelf, selection: Selection) -> Iterator[str]:
@@ -124,7 +130,8 @@ def _of_repository(shelf: Shelf, repository: str, selection: Selection) -> _Foun
     manifests = manifests_of(links)
     falling = contents(shelf, {tags[tag].digest for tag in gone} | (named & manifests)).all | named
     if not falling:
-        return _Found(set(), set())
+        return _Found(set(), set(), set())
     staying = {state.digest for tag, state in tags.items() if tag not in gone} | (manifests - falling)
     kept = contents(shelf, staying, without=named).all
-    return _Found(gone, {*(falling - kept), *named})
+    going = {*(falling - kept), *named}
+    return _Found(gone, going, going & manifests)

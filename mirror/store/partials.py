@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import structlog
+
 from mirror.oci.digest import Digest
 from mirror.store.content import Content
 from mirror.store.partial import Leftover, Partial, clear_leftovers, leftovers
@@ -25,6 +27,7 @@ class Partials:
         self._opened: weakref.WeakSet[Partial] = weakref.WeakSet()
         # What is just being opened is not to be deleted.
         self._lock = threading.Lock()
+        self._log = structlog.get_logger("layover.store")
 
     def recover(self, content: Content) -> int:
         """Bring what a kill left in order, before anything is opened; return how many bytes stay."""
@@ -58,10 +61,15 @@ class Partials:
     def clear_of(self, digests: Collection[Digest]) -> Sequence[Leftover]:
         """Delete what fills that ended early left of some digests; return which went."""
         with self._lock:
-            found = [each for each in self._left() if each.digest in digests]
-            for each in found:
-                each.remove()
-        return found
+            return [each for each in self._left() if each.digest in digests and self._is_deleted(each)]
+
+    def _is_deleted(self, leftover: Leftover) -> bool:
+        try:
+            leftover.remove()
+        except OSError as error:
+            self._log.error("a partial file cannot be deleted", digest=leftover.digest, error=str(error))
+            return False
+        return True
 
     def _left(self) -> Sequence[Leftover]:
         used = {partial.path for partial in self._opened if partial.is_open}

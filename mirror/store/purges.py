@@ -16,11 +16,20 @@ _MOST_IN_AN_ENTRY = 500
 
 
 class Fallen(NamedTuple):
-    """What a purge takes: tags and links by repository (an upstream's name stands for any of its), and content."""
+    """What a purge takes: tags and links by repository (an upstream's name stands for any of its), and content.
+
+    Content goes in the order in which it is named.
+    """
 
     tags: Mapping[str, Collection[Tag]]
     links: Mapping[str, Collection[Digest]]
     content: Collection[Digest]
+
+    def where(self, holds: Callable[[str, Tag | Digest], bool]) -> Fallen:
+        """Return it with those tags and links alone of which something holds."""
+        tags = {name: [each for each in some if holds(name, each)] for name, some in self.tags.items()}
+        links = {name: [each for each in some if holds(name, each)] for name, some in self.links.items()}
+        return Fallen(tags, links, self.content)
 
     def entries(self) -> Iterator[Entry]:
         """Yield what the journal has to say of it."""

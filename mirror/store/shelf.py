@@ -72,7 +72,7 @@ class Shelf:
         self._hot: Recent[Digest, bytes] = Recent(_HOT_BYTES)
         self._unwritten: dict[str, Record | None] = {}
         self._lock = threading.Lock()
-        self._touched: dict[Digest, int] = {}
+        self._touched: dict[Digest, Use] = {}
         self._used: dict[Digest, Use] = {}
         self.generation = 0
         self.unpublished: set[Digest] = set()
@@ -288,7 +288,8 @@ class Shelf:
 
     def touch(self, digest: Digest) -> None:
         """Note that `digest` was used now."""
-        self._touched[digest] = self._touched.get(digest, 0) + 1
+        known = self._touched.get(digest)
+        self._touched[digest] = Use(1 if known is None else known.times + 1, time.time())
 
     def last_use(self, digest: Digest) -> float | None:
         """Return when content was last used, in seconds since the epoch; None if it is not held. Blocks; any thread."""
@@ -305,7 +306,7 @@ class Shelf:
         now = time.time()
         touched, self._touched = self._touched, {}
         reading = self.content.reading
-        self.add_used({digest: Use(times, now) for digest, times in touched.items()})
+        self.add_used(touched)
         self.add_used({digest: Use(0, now, is_open=True) for digest in reading})
         used, self._used = self._used, {}
         return used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ from mirror.store.records import (
     TagSet,
     TagState,
     Verdict,
+    link_key,
+    tag_key,
     verdict_key,
 )
 from mirror.store.recovery import Recovery, rows_of
@@ -226,17 +228,31 @@ class Store:
             OSError: the disk is full or broken.
         """
         await self._expect_orders()
-        entries = list(fallen.entries())
-        rows = {key: row for entry in entries for key, row in rows_of(entry, None)}
-        self._put(tuple(entries), rows, None)
-        writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
-        if writing:
-            await asyncio.wait(writing)
-        left = await asyncio.get_running_loop().run_in_executor(
-            self.disk, self._partials.clear_of, frozenset(fallen.content)
-        )
-        self.room.free(sum(each.size for each in left))
-        return await self.forget(fallen.content)
+        async with self._learning:
+            self._hide(fallen)
+            writing = [self._publishing[each] for each in fallen.content if each in self._publishing]
+            if writing:
+                await asyncio.wait(writing)
+            loop = asyncio.get_running_loop()
+            left = await loop.run_in_executor(self.disk, self._partials.clear_of, frozenset(fallen.content))
+            self.room.free(sum(each.size for each in left))
+            freed = await self.forget(fallen.content)
+            # Whoever is killed before this finds all of it again, and with it the content that is left.
+            entries = tuple(fallen.where(self._is_hidden).entries())
+            self._put(entries, _gone(entries), None)
+        return freed
+
+    def _hide(self, fallen: Fallen) -> None:
+        """Show nothing more of what falls, though it is not written that it has gone."""
+        rows = _gone(fallen.entries())
+        self.shelf.remember(rows)
+        self.on_change(rows)
+
+    def _is_hidden(self, repository: str, reference: Tag | Digest) -> bool:
+        """Say whether a tag or link that fell has not come anew since."""
+        if isinstance(reference, Digest):
+            return self.shelf.known(link_key(repository, reference), Link) is None
+        return self.shelf.known(tag_key(repository, reference), TagState) is None
 
     async def remember_order(self, key: str, order: Carried | None) -> None:
         """Remember the last order of a kind about something; None if it needs no remembering any more.
@@ -408,3 +424,8 @@ class Store:
         self._count_blocks(digest, len(body))
         self.shelf.unpublished.discard(digest)
         self.on_manifest(digest, len(body))
+
+
+def _gone(entries: Iterable[Entry]) -> dict[str, Record | None]:
+    """Return the rows of what entries say has gone."""
+    return {key: row for entry in entries for key, row in rows_of(entry, None)}

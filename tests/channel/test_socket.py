@@ -54,6 +54,7 @@ class _Stub:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.end = 0
         self.streams: list[_Endless] = []
 
     async def manifest(self, repository: Repository, reference: Reference) -> ManifestFound:
@@ -69,8 +70,9 @@ class _Stub:
         raise OSError(28, "no space left on device")
 
     async def progress(self, fill: int, offset: int) -> Progress:
-        await self._wait()
-        return Progress(0)
+        if offset >= self.end:
+            await self._wait()
+        return Progress(self.end)
 
     async def stream(self, repository: Repository, digest: Digest, start: int) -> Stream:
         self.streams.append(_Endless())
@@ -154,6 +156,21 @@ async def test_lose__the_hub_comes_back__calls_are_answered(server: HubServer, r
     await server.start()
     for each in asked:
         assert await asyncio.wait_for(each, _SECONDS) == Whole(1, CacheStatus(Outcome.HIT))
+
+
+async def test_lose__another_hub_is_there__what_the_first_said_of_fills_is_not_believed(
+    stub: _Stub, server: HubServer, remote: RemoteHub
+) -> None:
+    stub.end = 100
+    assert await remote.progress(1, 0) == Progress(100)
+    await server.stop()
+    stub.end = 0
+    await server.start()
+    await remote.blob(_REPOSITORY, _DIGEST)
+    following = asyncio.ensure_future(remote.progress(1, 50))
+    await _until(stub, 1)
+    following.cancel()
+    await _until(stub, 0)
 
 
 async def test_lose__there_is_no_hub__an_error_within_seconds(tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ class TestSchedule:
         taken(schedule, 50, 50)
         assert taken(schedule, 10, 99) == (0, 10)
 
+    @pytest.mark.parametrize("waiting", [(), (4,), (5,)], ids=["nobody", "has it", "waits"])
+    def test_goes_no_further__than_its_reach(self, waiting: tuple[int, ...]) -> None:
+        schedule = Schedule(100, [(0, 5)])
+        assert schedule.take(10, waiting, 15) == (5, 15)
+        assert schedule.take(10, waiting, 15) is None
+        assert schedule.take(10, waiting, 16) == (15, 25)
+
+    def test_goes_further_than_its_reach__for_a_reader_further_on(self) -> None:
+        schedule = Schedule(100, [])
+        assert schedule.take(10, [0, 50], 0) == (50, 60)
+        assert schedule.take(10, [0, 50], 0) == (60, 70)
+        assert schedule.take(10, [0], 0) is None
+
     def test_is_urgent__only_where_nobody_was_asked(self) -> None:
         schedule = Schedule(100, [(0, 20)])
         assert schedule.is_urgent([50])

@@ -352,6 +352,26 @@ class TestAnswers:
         assert isinstance(turn, Turn)
         assert turn.fence
 
+    async def test_pass_on__the_turn_of_one_that_is_not_found(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topics, "_TURN_MILLISECONDS", 600_000)
+        found = {"one": True, "two": True}
+        one = await fleet.start("one", check=lambda each: found[each.label])
+        two = await fleet.start("two", check=lambda each: found[each.label])
+        await eventually(lambda: one.siblings and two.siblings, "they know each other")
+        turn = await one.consult("topic", 0, 30)
+        waiting = asyncio.create_task(two.consult("topic", 0, 60))
+        # It has looked again, and found who has the turn.
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        found["one"] = False
+        async with asyncio.timeout(20):
+            taken = await waiting
+        assert isinstance(turn, Turn)
+        assert isinstance(taken, Turn)
+        assert taken.fence > turn.fence
+
     async def test_are_not_waited_for__longer_than_patience(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         await one.consult("topic", 0, 30)

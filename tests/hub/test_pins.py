@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos.reader import Client
+from tests.chaos.reader import Client, get
 from tests.chaos.scene import MIB, eventually
 from tests.operator import files, hexes, told
 from tests.replica import NO_PREFETCH, Replica
@@ -84,6 +86,25 @@ def test_goes__what_is_purged__and_the_pin_stays(upstream: Upstream, replica: Re
     with contextlib.suppress(AssertionError):
         eventually(lambda: is_pinned(replica, image), "it is pinned anew")
     assert is_pinned(replica, image)
+
+
+def test_tells__a_hit_at_once_and_a_miss_for_good(upstream: Upstream, replica: Replica) -> None:
+    image = upstream.push_image("library/told", "1", ["linux/amd64"], [20_000], raw=True)
+    digest = image.index.digest
+
+    def last_pull() -> dict[str, Any]:
+        return dict(told(replica, "GET", "/inspect", what=f"told@{digest}")["last_pull"])
+
+    def pull_manifest() -> None:
+        assert get(replica.url, f"/v2/library/told/manifests/{digest}").status == 200
+
+    pull_manifest()
+    first = last_pull()
+    assert first["outcome"] == "miss"
+    time.sleep(2)  # doors have told what was used, and when
+    assert last_pull() == first
+    pull_manifest()
+    assert last_pull()["outcome"] == "hit"
 
 
 def test_tells__why_it_was_a_hit_or_a_miss_and_what_was_evicted(upstream: Upstream, replica: Replica) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mirror.config import Upstreams
+from mirror.hub.purging import find
+from mirror.hub.selection import select
+from mirror.oci.digest import Digest
+from mirror.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from mirror.oci.reference import Tag
+from mirror.store import TagState
 from tests.chaos.reader import Client, Reader, get
 from tests.chaos.scene import MIB, Scene, eventually
 from tests.operator import call, files, hexes, told
 from tests.replica import NO_PREFETCH, Replica
+from tests.store.stock import CHECKED_AT, REPOSITORY, opened, until
+from tests.store.stock import Image as StockedImage
 from tests.upstream import Failure, Image, Upstream
 
 SETTINGS = {
@@ -188,3 +199,28 @@ def test_serves_on__what_it_held__where_nothing_was_purged(scene: Scene) -> None
     purge(scene, "docker.io/library/somebody-else*")
     scene.upstream.dials.failures = [Failure(500)]
     Client(scene.replica.url, image).wait().assert_whole()
+
+
+async def test_finds_the_rest__however_much_of_it_went_before(tmp_path: Path) -> None:
+    """A replica that is killed half-way begins the purge anew as it starts."""
+    async with opened(tmp_path / "store") as store:
+        images = [StockedImage(number) for number in range(3)]
+        for image in images:
+            image.put(store)
+            store.drop_tag(REPOSITORY, image.tag)
+        children = [{"digest": each.digest, "size": len(each.body), "mediaType": OCI_MANIFEST} for each in images]
+        body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}).encode()
+        index, tag = Digest.of(body), Tag("all")
+        store.keep_manifest(REPOSITORY, index, OCI_INDEX, body)
+        store.set_tag(REPOSITORY, tag, TagState(index, OCI_INDEX, len(body), CHECKED_AT))
+        await until(lambda: store.content.size(index) is not None)
+        await until(lambda: all(store.content.size(each.digest) is not None for each in images))
+        selection = select(f"{REPOSITORY}:{tag}", Upstreams())
+        left = list(find(store.shelf, selection).content)
+        assert len(left) == 10
+        while left:
+            store.content.remove(Digest(left.pop(0)))
+            store.shelf.drop_hot(index)
+            for image in images:
+                store.shelf.drop_hot(image.digest)
+            assert set(left) <= set(find(store.shelf, selection).content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -125,3 +125,12 @@ async def stocked(path: Path, count: int) -> list[Image]:
         with closing(sqlite3.connect(path / "index" / name / "cache.db")) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return images
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, for at most ten seconds."""
+    for _ in range(1000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never held")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import threading
@@ -18,7 +19,7 @@ from mirror.store.journal import Journal
 from mirror.store.purges import Fallen, Purge, Purges
 from mirror.store.records import Carried, Linked, Ordered, TagDropped, TagSet, Unlinked
 from tests.store.conftest import Stocked
-from tests.store.stock import OTHER, REPOSITORY, Image, missing, opened
+from tests.store.stock import OTHER, REPOSITORY, Image, missing, opened, until
 
 PIN = Carried("pin", "docker.io/library/app:v1", 7, 1_700_000_000.0)
 UNPIN = Carried("unpin", "docker.io/library/app:v1", 8, 1_700_000_001.0)
@@ -136,6 +137,50 @@ class TestPurge:
             assert store.room.used == sum(store.content.taken(each.digest) or 0 for each in stock.images) + sum(
                 store.content.taken(digest) or 0 for each in stock.images for digest, _ in each.blobs
             )
+
+    async def test_finds_all_of_it_again__after_a_kill_half_way(self, stock: Stocked, tmp_path: Path) -> None:
+        gone, kept = stock.images[0], stock.images[1:]
+        left, over = tmp_path / "left", threading.Event()
+        async with opened(stock.path) as store:
+            await store.remember_order(PIN.key, PIN)
+            busy = [store.disk.submit(over.wait, 30) for _ in range(2)]
+            purging = asyncio.create_task(store.purge(fallen(gone)))
+            try:
+                await until(lambda: store.shelf.tag(REPOSITORY, gone.tag) is None)
+                # What is written is written in order: all that a purge says before this is in the journal then.
+                store.set_tag(OTHER, Tag("later"), gone.state)
+                await until(lambda: b"later" in (stock.path / "journal").read_bytes())
+                shutil.copytree(stock.path, left)
+            finally:
+                over.set()
+            await purging
+            assert all(each.result() for each in busy)
+            assert traces(store, gone) == []
+        async with opened(left) as store:
+            assert missing(store, stock.images) == []
+            await store.purge(fallen(gone))
+        async with opened(left) as store:
+            assert traces(store, gone) == []
+            assert missing(store, kept) == []
+
+    async def test_keeps__what_is_pulled_while_it_goes_on(self, stock: Stocked) -> None:
+        image, over = stock.images[0], threading.Event()
+        async with opened(stock.path) as store:
+            await store.remember_order(PIN.key, PIN)
+            for _ in range(2):
+                store.disk.submit(over.wait, 30)
+            purging = asyncio.create_task(store.purge(fallen(image)))
+            try:
+                await until(lambda: store.shelf.tag(REPOSITORY, image.tag) is None)
+                store.set_tag(REPOSITORY, image.tag, image.state)
+                store.link(REPOSITORY, image.digest, Link(OCI_MANIFEST, False, len(image.body)))
+            finally:
+                over.set()
+            await purging
+        async with opened(stock.path) as store:
+            assert store.shelf.tag(REPOSITORY, image.tag) == image.state
+            assert store.shelf.link(REPOSITORY, image.digest) is not None
+            assert all(store.shelf.link(REPOSITORY, digest) is None for digest, _ in image.blobs)
 
     async def test_refuses__a_tag_that_was_checked_before(self, stock: Stocked) -> None:
         image = stock.images[0]

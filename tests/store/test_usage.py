@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,13 @@ from mirror.oci.digest import Digest
 from mirror.oci.use import Use
 from mirror.store import Content
 from mirror.store.usage import write_last_use
-from tests.store.stock import Image, opened, put_blob
+from tests.store.stock import Image, opened, put_blob, until
 
 HELD, GONE = b"held", Digest.of(b"gone")
 
 
 def used_at(content: Content, data: bytes) -> float:
     return os.stat(content.path(Digest.of(data))).st_atime  # noqa: PTH116 - what usage writes
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most ten seconds."""
-    for _ in range(1000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never held")
 
 
 async def test_becomes_the_access_time__and_nothing_else(tmp_path: Path) -> None:
@@ -61,7 +51,7 @@ async def test_is_written__while_the_store_is_open(tmp_path: Path, monkeypatch: 
     async with opened(tmp_path / "store") as store:
         put_blob(store, Digest.of(HELD), HELD)
         store.shelf.add_used({Digest.of(HELD): Use(1, 4_000.0)})
-        await _until(lambda: used_at(store.content, HELD) == 4_000)
+        await until(lambda: used_at(store.content, HELD) == 4_000)
 
 
 async def test_is_told__for_each_digest_once_and_latest(tmp_path: Path) -> None:
@@ -74,3 +64,11 @@ async def test_is_told__for_each_digest_once_and_latest(tmp_path: Path) -> None:
         assert used[image.digest].last == pytest.approx(time.time(), abs=60)
         assert (used[image.digest].times, used[GONE]) == (3, Use(1, 2.0))
         assert shelf.take_used() == {}
+
+
+async def test_is_told__with_the_time_of_the_use_itself(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store") as store:
+        store.shelf.touch(GONE)
+        used = time.time()
+        await asyncio.sleep(0.05)
+        assert store.shelf.take_used()[GONE].last <= used

@@ -14,14 +14,13 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository
 from mirror.source.pace import Pace
-from mirror.source.sibling.client import Reply, SiblingClient, SiblingError
+from mirror.source.sibling.client import SILENT_SECONDS, Reply, SiblingClient, SiblingError
 from mirror.source.stream import RangeMistaken, RangeRefused
 from mirror.source.upstream.body import left_over
 from mirror.source.upstream.failures import failure_of
 
 # For how long a sibling's own source may take to confirm a blob.
 _COMING_SECONDS = 10.0
-_SILENT_SECONDS = 4.0
 # What a fill withholds until its blob verified.
 _TAIL = 64 * 2**10
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
@@ -150,12 +149,12 @@ class SiblingBlob:
         return self.is_growing and self.size is not None and self._offset >= self.size - _TAIL
 
     async def _next(self) -> bytes:
-        """Wait for the next bytes. A file that grows may grow elsewhere for as long as the sibling lives."""
+        """Wait for the next bytes, for as long as the sibling lives: a file that grows may grow elsewhere."""
         content = self._answer.content
         while True:
             try:
-                async with asyncio.timeout(_SILENT_SECONDS):
+                async with asyncio.timeout(SILENT_SECONDS):
                     return await content.readany()
             except TimeoutError:
-                if not self.is_growing or not await self._client.lives(self._sibling):
+                if not await self._client.lives(self._sibling):
                     raise

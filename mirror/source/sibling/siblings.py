@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 from urllib.parse import urlencode
@@ -10,7 +11,6 @@ from urllib.parse import urlencode
 import aiohttp
 
 from mirror.fleet import Coordinator, Sibling
-from mirror.fleet.signature import Question
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -26,7 +26,7 @@ from mirror.source.upstream.manifests import LONGEST_MANIFEST
 _MOST_STREAMS = 16
 _MANIFEST_SECONDS = 5.0
 _MEASURE_SECONDS = 30.0
-_MEET_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 class Siblings:
@@ -91,6 +91,8 @@ class Siblings:
 
         False where it cannot be asked, which is not held against it.
         """
+        if self._client.standings.silent([sibling]):
+            return False
         try:
             status = await self._client.ask_hub(sibling, digest, hold_seconds)
         except SiblingError:
@@ -105,11 +107,9 @@ class Siblings:
         If not, that is held against nobody: its port may be just about to open.
         """
         try:
-            reply = await self._client.reach(sibling, Question("GET", f"/v2/?{urlencode({'boot': sibling.boot})}", ""))
+            return await self._client.call(sibling, "GET", f"/v2/?{urlencode({'boot': sibling.boot})}") == 200
         except SiblingError:
             return False
-        reply.answer.release()
-        return reply.answer.status == 200
 
     def order(self, siblings: Iterable[Sibling]) -> list[Sibling]:
         """Return siblings by what they cost: the own region first, then by latency; without those left alone."""
@@ -130,7 +130,7 @@ class Siblings:
             raise SiblingError(sibling, f"answered with status {answer.status}", Failure.SERVER)
         try:
             async with asyncio.timeout(_MANIFEST_SECONDS), answer:
-                body = await read_at_most(answer, LONGEST_MANIFEST)
+                body = await self._client.heard(sibling, read_at_most(answer, LONGEST_MANIFEST))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self.failed(sibling.identity)
             raise SiblingError(sibling, "broke off", failure_of(error)) from None
@@ -147,12 +147,21 @@ class Siblings:
         return pace
 
     async def _measure_for_ever(self) -> None:
-        """Ask now and then how far each sibling is, and forget those that are gone."""
+        """Ask now and then how far each sibling is, of those that are silent whether they are there again.
+
+        Once one seems to fall silent all are asked: it may be the line to more of them.
+        """
+        alarm, due_at = self._client.alarm, 0.0
         while True:
             siblings = self._coordinator.siblings
             if siblings:
                 self._client.standings.keep(siblings)
                 self._paces = {identity: pace for identity, pace in self._paces.items() if identity in siblings}
-            for sibling in self.order(siblings.values()):
-                await self.check(sibling)
-            await asyncio.sleep(_MEASURE_SECONDS if siblings else _MEET_SECONDS)
+            asked = self._client.standings.silent(siblings.values())
+            if siblings and (alarm.is_set() or time.monotonic() >= due_at):
+                asked, due_at = list(siblings.values()), time.monotonic() + _MEASURE_SECONDS
+            alarm.clear()
+            await asyncio.gather(*(self._client.lives(each) for each in asked))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await alarm.wait()

@@ -16,12 +16,16 @@ _NEAR = 0.01
 
 
 class Standing:
-    """One sibling's: `latency` in seconds from a request to its answer, infinite while unknown."""
+    """One sibling's: `latency` in seconds from a request to its answer, infinite while unknown.
+
+    It `is_silent` from when nothing came from it that was waited for until something comes.
+    """
 
     def __init__(self) -> None:
         self.latency = math.inf
         self._failures = 0
         self._ejected_until = -math.inf
+        self.is_silent = False
 
     def answered(self, seconds: float) -> None:
         """Note how soon it answered."""
@@ -46,7 +50,7 @@ class Standing:
 
     def is_ejected(self, now: float) -> bool:
         """Say whether it is left alone."""
-        return now < self._ejected_until
+        return self.is_silent or now < self._ejected_until
 
 
 class Standings:
@@ -65,6 +69,10 @@ class Standings:
         """Forget all siblings but these."""
         kept = set(identities)
         self._known = {identity: each for identity, each in self._known.items() if identity in kept}
+
+    def silent(self, siblings: Iterable[Sibling]) -> list[Sibling]:
+        """Return those that are silent."""
+        return [each for each in siblings if self.of(each.identity).is_silent]
 
     def order(self, siblings: Iterable[Sibling], now: float) -> list[Sibling]:
         """Return siblings by what they cost, the cheapest first, without those that are left alone."""

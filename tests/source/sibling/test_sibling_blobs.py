@@ -8,6 +8,7 @@ import math
 import pytest
 
 from mirror.channel import Filling
+from mirror.fill import Supply
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, RegistryError
 from mirror.source import RangeRefused
@@ -136,11 +137,15 @@ async def test_open__the_source_has_yet_to_confirm__waits_for_it(bench: Bench) -
     ids=["upstream", "another", "the asker", "a follower", "others", "too far"],
 )
 async def test_open__what_comes_from_others__never_goes_back_to_them(
-    bench: Bench, chain: tuple[str, ...], followers: tuple[str, ...], is_refused: bool
+    bench: Bench,
+    chain: tuple[str, ...],
+    followers: tuple[str, ...],
+    is_refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest, filling = await _filling(bench, _MIB)
     fill = bench.app.hub._blobs._fills[filling.fill]
-    fill._supply.chain = chain
+    monkeypatch.setattr(Supply, "chain", chain)
     opening = bench.siblings.blobs(bench.b, followers).open(bench.repository, digest, 0)
     if is_refused:
         with pytest.raises(SiblingError, match="503"):

@@ -13,11 +13,11 @@ from aiohttp import web
 from mirror.fleet import Sibling
 from mirror.fleet.signature import PROOF, SIGNATURE, parse, prove
 from mirror.oci.digest import Digest
-from mirror.oci.errors import ErrorCode, RegistryError
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Tag
 from mirror.source.sibling import SiblingError
 from tests.replica import free_port
-from tests.source.sibling.conftest import SECONDS, Bench, eventually, read
+from tests.source.sibling.conftest import Bench, eventually, read
 from tests.source.sibling.member import SECRET, sibling_at
 
 # Blobs are read over both transports; what is asked here passes through in one piece.
@@ -178,24 +178,131 @@ async def test_check__a_redirect__is_not_followed(bench: Bench) -> None:
         assert not await bench.siblings.check(impostor)
 
 
-async def test_check__a_silent_one__is_given_up_soon(bench: Bench) -> None:
-    over = asyncio.Event()
+class _Silent:
+    """A sibling that takes every request and answers none, until it speaks."""
 
-    async def answer(_: web.BaseRequest) -> web.StreamResponse:
-        await over.wait()
-        return web.Response()
+    def __init__(self) -> None:
+        self.speaks = asyncio.Event()
+        self.asked = 0
 
-    async with _impostor(answer) as silent:
-        began = asyncio.get_running_loop().time()
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked += 1
+        await self.speaks.wait()
+        return await _liar(b"")(request)
+
+
+async def test_check__a_silent_one__is_left_alone_until_it_answers(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(mute.answer) as silent:
         try:
             assert not await bench.siblings.check(silent)
-            assert bench.siblings.order([silent]) == [silent]
-            with pytest.raises(SiblingError, match="cannot be reached"):
-                await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
             assert bench.siblings.order([silent]) == []
         finally:
-            over.set()
-        assert asyncio.get_running_loop().time() - began < SECONDS
+            mute.speaks.set()
+        assert await bench.siblings.check(silent)
+        assert bench.siblings.order([silent]) == [silent]
+
+
+async def test_has__a_silent_one__is_not_waited_for(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(mute.answer) as silent:
+        try:
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert not await bench.siblings.has(silent, _NOWHERE, 60)
+            assert mute.asked == 1
+        finally:
+            mute.speaks.set()
+
+
+async def test_open__a_silent_one__is_given_up_without_a_sign_of_life(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(mute.answer) as silent:
+        try:
+            with pytest.raises(SiblingError, match="gives no sign of life") as refused:
+                await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
+            assert refused.value.failure is Failure.TIMEOUT
+            assert bench.siblings.order([silent]) == []
+        finally:
+            mute.speaks.set()
+
+
+async def test_manifest__a_slow_one__is_waited_for_while_it_lives(bench: Bench) -> None:
+    body = b'{"schemaVersion": 2}'
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.method)
+        if request.method == "GET":
+            await eventually(lambda: asked.count("HEAD") > 1)
+        return await _liar(body)(request)
+
+    async with _impostor(answer) as slow:
+        assert (await bench.siblings.manifest(slow, bench.repository, Digest.of(body)))[1] == body
+        assert bench.siblings.order([slow]) == [slow]
+
+
+def _halting(sign: _Handler, goes_on: Callable[[], Awaitable[object]]) -> _Handler:
+    """Return a sibling that stands still amid a blob of 100 bytes, and gives a sign of life or none."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return await sign(request)
+        signature = parse(request.headers[SIGNATURE])
+        assert signature is not None
+        response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(bytes(50))
+        await goes_on()
+        await response.write(bytes(50))
+        return response
+
+    return answer
+
+
+async def test_read__it_stands_still__is_waited_for_while_it_lives(bench: Bench) -> None:
+    lively = _Silent()
+    lively.speaks.set()
+    async with _impostor(_halting(lively.answer, lambda: eventually(lambda: lively.asked > 1))) as slow:
+        stream = await bench.siblings.blobs(slow).open(bench.repository, _NOWHERE, 0)
+        assert await read(stream) == bytes(100)
+
+
+async def test_read__it_falls_silent__is_a_timeout(bench: Bench) -> None:
+    mute = _Silent()
+    async with _impostor(_halting(mute.answer, mute.speaks.wait)) as silent:
+        stream = await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
+        try:
+            assert await stream.read() == bytes(50)
+            with pytest.raises(SiblingError) as refused:
+                await stream.read()
+            assert refused.value.failure is Failure.TIMEOUT
+            assert bench.siblings.order([silent]) == []
+        finally:
+            await stream.close()
+            mute.speaks.set()
+
+
+async def test_measure__one_falls_silent__all_are_asked_and_again_until_they_answer(bench: Bench) -> None:
+    mutes = [_Silent(), _Silent()]
+    async with _impostor(mutes[0].answer) as first, _impostor(mutes[1].answer) as there:
+        both = [first, msgspec.structs.replace(there, identity="c")]
+        for each in mutes:
+            each.speaks.set()
+        bench.member.siblings = {each.identity: each for each in both}
+        bench.siblings.start()
+        await eventually(lambda: all(bench.siblings._client.standings.of(each.identity).latency < 60 for each in both))
+        try:
+            for each in mutes:
+                each.speaks.clear()
+            assert not await bench.siblings.check(first)
+            await eventually(lambda: bench.siblings.order(both) == [])
+            asked = [each.asked for each in mutes]
+            await eventually(lambda: all(each.asked > before + 2 for each, before in zip(mutes, asked, strict=True)))
+        finally:
+            for each in mutes:
+                each.speaks.set()
+        await eventually(lambda: len(bench.siblings.order(both)) == 2)
 
 
 async def test_ask__proxies_of_the_environment__are_passed_by(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
