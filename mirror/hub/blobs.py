@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
 
 import structlog
 
@@ -19,6 +16,7 @@ from mirror.fill import Fill, Fleet, Passage, Precedence, Supply
 from mirror.fill.fill import DigestMismatch
 from mirror.fleet import allowance
 from mirror.hub.flights import Flights
+from mirror.hub.penalties import Penalties
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.observe.metrics import HubMetrics
 from mirror.oci.digest import Digest
@@ -27,10 +25,6 @@ from mirror.oci.reference import Repository
 from mirror.source.upstream import UpstreamBlobs, UpstreamClient
 from mirror.store import Link, Store
 
-_FIRST_PENALTY = 10.0
-_LONGEST_PENALTY = 3600.0
-_LONGEST_WAIT = 25.0
-_MOST_PENALTIES = 10_000
 _MOST_ENDED = 512
 _MOST_TRIES = 10
 # Through so many siblings bytes come to a replica at most.
@@ -39,13 +33,6 @@ _LONGEST_CHAIN = 2
 _CONFIRM_SECONDS = 0.5
 # A hub that restarted must not answer for a fill of the one before it.
 _NUMBER_BITS = 48
-
-
-class _Penalty(NamedTuple):
-    """Until when, on the monotonic clock, a digest that did not verify is not fetched in full again."""
-
-    until: float
-    seconds: float
 
 
 class Blobs:
@@ -65,7 +52,7 @@ class Blobs:
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._tellings: set[asyncio.Task[None]] = set()
         self._sizes: Flights[int | None] = Flights()
-        self._penalties: dict[tuple[str, Digest], _Penalty] = {}
+        self._penalties = Penalties()
         self.precedence = Precedence()
         self._log = structlog.get_logger("layover.hub")
 
@@ -111,7 +98,7 @@ class Blobs:
             elif fill is not None and (fill.error is not None or (fill.lost_room and not fill.is_read)):
                 await fill.over()
                 await asyncio.sleep(0)
-            elif fill is None and (left := self._penalty(upstream, digest)) > 0:
+            elif fill is None and (left := self._penalties.left(upstream, digest)) > 0:
                 await asyncio.sleep(left)
             else:
                 stand_in = status if status is not None and status.outcome is Outcome.STALE else None
@@ -190,7 +177,7 @@ class Blobs:
             RegistryError: the upstream has none, or failed.
         """
         is_filling = (upstream.url, digest) in self._active
-        if is_filling or self._store.content.size(digest) is not None or self._penalty(upstream, digest) > 0:
+        if is_filling or self._store.content.size(digest) is not None or self._penalties.left(upstream, digest) > 0:
             return
         with allowance():
             fill = self._start(upstream, repository, digest)
@@ -291,32 +278,13 @@ class Blobs:
         if isinstance(fill.error, DigestMismatch):
             self._client.distrust(upstream, fill.digest)
         if isinstance(fill.error, DigestMismatch) and not fill.error.was_resumed:
-            self._punish((upstream.url, fill.digest))
+            self._penalties.punish(upstream, fill.digest)
         elif fill.is_verified:
-            self._penalties.pop((upstream.url, fill.digest), None)
+            self._penalties.lift(upstream, fill.digest)
         active = set(map(id, self._active.values()))
         ended = [number for number, each in self._fills.items() if id(each) not in active]
         for number in ended[:-_MOST_ENDED]:
             del self._fills[number]
-
-    def _punish(self, key: tuple[str, Digest]) -> None:
-        before = self._penalties.pop(key, _Penalty(0, _FIRST_PENALTY / 2))
-        seconds = min(before.seconds * 2, _LONGEST_PENALTY)
-        self._penalties[key] = _Penalty(time.monotonic() + seconds, seconds)
-        while len(self._penalties) > _MOST_PENALTIES:
-            del self._penalties[next(iter(self._penalties))]
-
-    def _penalty(self, upstream: Upstream, digest: Digest) -> float:
-        """Return for how many seconds a client must wait before the next full try.
-
-        Raises:
-            RegistryError: for longer than a client waits.
-        """
-        left = self._penalties.get((upstream.url, digest), _Penalty(0, 0)).until - time.monotonic()
-        if left > _LONGEST_WAIT:
-            text = f"what the upstream last sent for {digest} did not have that digest; it is asked again later"
-            raise RegistryError(ErrorCode.UNAVAILABLE, text, retry_after=math.ceil(left))
-        return left
 
     async def _linked_by_upstream(self, upstream: Upstream, repository: Repository, digest: Digest) -> CacheStatus:
         """Ask the upstream whether the repository has a blob that is held; in an outage its being held must do."""

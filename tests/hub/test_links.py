@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.channel import Filling
-from mirror.hub.blobs import _Penalty
+from mirror.hub.penalties import _Penalty
 from mirror.oci.digest import Digest
 from mirror.oci.errors import RegistryError
 from mirror.oci.reference import Repository
@@ -170,10 +170,10 @@ async def test_pull__waiting_for_another_try_when_another_repository_brings_it(
     digest = Digest(registry.push_random_blob(own.name, _SIZE))
     registry.push_random_blob(other.name, 100)
     async with policy.hub(tmp_path / "store", {"url": registry.url}) as hub:
-        hub._blobs._penalties[registry.url, digest] = _Penalty(time.monotonic() + 1, 1.0)
+        hub._blobs._penalties._penalties[registry.url, digest] = _Penalty(time.monotonic() + 1, 1.0)
         waiting = asyncio.create_task(hub.blob(other, digest))
         await asyncio.sleep(0)
-        hub._blobs._penalties.clear()
+        hub._blobs._penalties._penalties.clear()
         registry.dials.blob_stall = _SIZE // 2
         assert isinstance(await hub.blob(own, digest), Filling)
         with pytest.raises(RegistryError) as refused:

@@ -101,7 +101,6 @@ TROUBLES = {
     "is-nameless": Trouble(lambda _: None, "dns", says="could not be found (DNS)"),
     "is-untrusted": Trouble(lambda _: None, "tls", says="failed the TLS handshake"),
 }
-BY_SETTINGS = ("is-nameless", "is-untrusted")
 RETURNING = ("refuses", "errs", "is-silent", "hangs-up")
 ONE_REPOSITORY = {
     "private": lambda upstream: _hide(upstream, "library/other"),
