@@ -10,10 +10,10 @@ _LENGTH = 24
 
 
 class Scopes:
-    """Fingerprints of upstreams' addresses and of the credentials that are sent there.
+    """Fingerprints of upstreams' addresses and of who asks there.
 
-    Two replicas have the same one only if they ask the same place with the same credentials, or both with none. It is
-    made with the fleet's secret: from it alone nobody can tell, or try out, which credentials those are.
+    Two replicas have the same one only if they ask the same place with the same credentials, or as the same account of
+    a cloud, or both as nobody. It is made with the fleet's secret: from it alone nobody can tell, or try out, who.
     """
 
     def __init__(self, secret: Callable[[], str]) -> None:
