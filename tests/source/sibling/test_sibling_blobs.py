@@ -120,7 +120,9 @@ async def test_open__the_source_has_yet_to_confirm__waits_for_it(bench: Bench) -
     stream = await bench.siblings.blobs(bench.b).open(bench.repository, digest, 0)
     assert Digest.of(await read(stream)) == digest
     await filling
-    assert bench.siblings._client.standings.of("b").latency == math.inf, "nothing was learnt of how far it is"
+    # While nothing came, a sign of life may have told how far it is.
+    latency = bench.siblings._client.standings.of("b").latency
+    assert latency == math.inf or latency < 0.6, "what was waited for tells nothing of how far it is"
     assert bench.upstream.counters.requests(kind="blob", method="GET") == 1
 
 
