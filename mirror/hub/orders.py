@@ -212,7 +212,8 @@ class Orders:
         else:
             if order.verb == "purge":
                 await self._index_built()
-                purged = await self._purging.purge(selection)
+                age = max(0.0, self._coordinator.time - order.at)
+                purged = await self._purging.purge(selection, time.time() - age)
             elif order.verb == "unpin":
                 for pin in self._pinned_by(selection):
                     await self._store.remember_order(order_key("pin", pin), None)

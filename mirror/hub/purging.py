@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -36,8 +35,10 @@ class Purging:
         self._evictions = evictions
         self._lost = lost
 
-    async def purge(self, selection: Selection) -> Purged:
+    async def purge(self, selection: Selection, ordered_at: float) -> Purged:
         """Forget what is selected, and whatever would bring it back.
+
+        What was learnt of a tag after `ordered_at` (`time.time`) is believed again.
 
         Raises:
             OSError: the disk is full or broken.
@@ -49,7 +50,7 @@ class Purging:
         def took(repository: str, digest: Digest) -> bool:
             return selection.has_digest(repository, digest) or digest in links.get(repository, ())
 
-        self._store.purges.add(Purge(selection.matches, time.time(), took))
+        self._store.purges.add(Purge(selection.matches, ordered_at, took))
         services = self._services
         services.manifests.forget(selection.may_have)
         services.tags.forget(selection.may_have)

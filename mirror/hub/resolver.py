@@ -152,10 +152,12 @@ class Resolver:
     ) -> Held:
         """Ask where a tag points that is held, and fetch what is new."""
         state = self._store.shelf.tag(repository, tag)
-        if state is None:
-            self._lookout.answered(upstream, repository)
-            raise removed(repository, tag)
         subject = _Subject(upstream, repository, tag, patience, is_probe)
+        if state is None and is_probe:
+            self._lookout.answered(upstream, repository)
+            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, f"{repository}:{tag} was just removed")
+        if state is None:
+            return await self._bring(subject, await self._identity(upstream))
         since = max(state.checked_at, time.time() - self._freshness.ttl(repository, tag))
         async with self._ask_fleet(subject, since) as question:
             if question.told is not None:
@@ -313,8 +315,3 @@ class Resolver:
         self._deferrals.put(repository, tag, failure, seconds)
         code = ErrorCode.MANIFEST_UNKNOWN if is_deleted else ErrorCode.TOOMANYREQUESTS
         return RegistryError(code, f"{repository}:{tag} is not asked for now", failure=failure, retry_after=1)
-
-
-def removed(repository: Repository, tag: Tag) -> RegistryError:
-    """Return the error for a tag that was there a moment ago."""
-    return RegistryError(ErrorCode.MANIFEST_UNKNOWN, f"{repository}:{tag} was just removed")

@@ -10,7 +10,7 @@ import structlog
 from mirror.channel import ManifestFound
 from mirror.config import FreshnessSettings, Upstream
 from mirror.hub.manifests import Held, Manifests
-from mirror.hub.resolver import Resolver, removed
+from mirror.hub.resolver import Resolver
 from mirror.observe.cache_status import CacheStatus, Outcome
 from mirror.oci.errors import Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
@@ -89,9 +89,7 @@ class Tags:
     def _answer(self, repository: Repository, tag: Tag, held: Held, outcome: Outcome) -> ManifestFound:
         self._told.pop((repository, tag), None)
         state = self._store.shelf.tag(repository, tag)
-        if state is None and not held.is_kept:
+        if state is None:
             # Purged while it was on its way: who asked before has it all the same.
             return held.found(CacheStatus(outcome, is_stored=False))
-        if state is None:
-            raise removed(repository, tag)
         return held.found(self._freshness.status(repository, tag, state, outcome, time.time()))

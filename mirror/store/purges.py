@@ -42,7 +42,7 @@ class Fallen(NamedTuple):
 
 
 class Purge(NamedTuple):
-    """A purge that was carried out at a time of this replica's own clock: which images it names, and what it took."""
+    """A purge that was ordered at a time of this replica's own clock: which images it names, and what it took."""
 
     names: Callable[[str], bool]
     at: float

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from mirror.store.records import Carried
-from tests.chaos.reader import Client
+from tests.chaos.reader import Client, get
 from tests.chaos.scene import eventually
 from tests.fleet.line import Line
 from tests.fleet.servers import Valkey
@@ -39,6 +39,11 @@ class Fleet(NamedTuple):
     def pull(self, replica: Replica, image: Image) -> None:
         """Pull an image whole."""
         Client(replica.url, image).wait().assert_whole()
+
+    def is_tagged(self, replica: Replica) -> bool:
+        """Say whether a replica knows where the tag of `app` points, and if not have it find out."""
+        get(replica.url, "/v2/library/app/manifests/1")
+        return told(replica, "GET", "/inspect", what="app:1")["digest"] is not None
 
     def is_gone(self, replica: Replica) -> bool:
         """Say whether a replica has nothing of `app`, by its files and by its own word."""
@@ -113,6 +118,18 @@ def test_pull__after_a_purge__is_served_by_no_sibling_that_has_not_heard_of_it(t
             assert hexes(image) <= files(far), "it has not heard of the purge"
             line.heal()
             until(lambda: not hexes(image) & files(far), "it hears of it later")
+
+
+def test_pull__as_a_purge_comes__is_answered_and_kept(fleet: Fleet) -> None:
+    a, b, c = fleet.replicas
+    manifest = "/v2/library/app/manifests/1"
+    for _ in range(20):
+        told(b, "POST", "/purge", {"what": "app:1"})
+        # One that has heard of it may be told what another found out that has yet to.
+        assert [get(each.url, manifest).status for each in (a, c, b)] == [200, 200, 200]
+        until(
+            lambda: all(fleet.is_tagged(each) for each in fleet.replicas), "who has heard of it keeps what came later"
+        )
 
 
 def test_purge__without_redis__reaches_the_others_once_it_is_back(fleet: Fleet) -> None:
