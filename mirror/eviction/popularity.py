@@ -20,10 +20,12 @@ _APART_SECONDS = 900.0
 # What is used within a burst is worth so many occasions long ago.
 _BRIEF_WORTH = 6.0
 # A first use tells little: most of what is used once is not used again.
-_FIRST_LASTING = 0.3
+_FIRST_LASTING = 0.6
 _FIRST_BRIEF = 0.2
 # After so many times its usual pause, content that was in use regularly is most likely not in use any more.
-_USUAL_PAUSES = 4.0
+_USUAL_PAUSES = 6.0
+# What rested for longer than this is the less likely to be wanted again, however much it was used: it was replaced.
+_REPLACED_SECONDS = 2.0 * 86400.0
 
 _WAYS = 8
 _BUCKETS = 1 << 15
@@ -103,7 +105,7 @@ def once(idle: float) -> float:
 def _worth(lasting: float, brief: float, idle: float) -> float:
     pauses = idle * lasting * math.log(2.0) / _LASTING_SECONDS
     worth = _decayed(lasting, idle, _LASTING_SECONDS) + _BRIEF_WORTH * _decayed(brief, idle, _BRIEF_SECONDS)
-    return worth / (1.0 + (pauses / _USUAL_PAUSES) ** 4)
+    return worth / (1.0 + (pauses / _USUAL_PAUSES) ** 4) / (1.0 + (idle / _REPLACED_SECONDS) ** 4)
 
 
 def _decayed(count: float, seconds: float, half_life: float) -> float:

@@ -104,10 +104,6 @@ def test_scores_by_the_byte__so_that_small_things_stay() -> None:
     assert score(2**26, 1.0, HOUR) == pytest.approx(score(2**30, 1.0, HOUR), rel=0.01)
 
 
-def test_scores_what_is_cheaper_to_fetch_lower() -> None:
-    assert score(2**20, 1.0, HOUR, cost=0.5) < score(2**20, 1.0, HOUR)
-
-
 def test_scores_what_nobody_counted_by_its_last_use() -> None:
     assert score(2**20, 0.0, HOUR) > score(2**20, 0.0, 2 * HOUR) > 0.0
 

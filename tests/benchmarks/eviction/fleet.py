@@ -52,11 +52,11 @@ class _Member(Disk):
 
     def evict(self, coming: Request) -> None:
         """Let spares go first; then offer last copies, coldest first, and let them go."""
-        plan = list(self.coldest(coming.at))
-        spares = [each for each in plan if self._fleet.copies(each.digest) > 1]
-        last = [each for each in plan if self._fleet.copies(each.digest) <= 1]
+        ranking = list(self.ranking(coming))
+        spares = [each for each in ranking if self._fleet.copies(each.digest) > 1]
+        last = [each for each in ranking if self._fleet.copies(each.digest) <= 1]
         for candidate in spares + last:
-            if self.used + coming.size <= self.low:
+            if self.used + coming.size <= self.end:
                 return
             if self._fleet.copies(candidate.digest) <= 1:
                 self._fleet.offer(self, candidate.digest, coming.at)

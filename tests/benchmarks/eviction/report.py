@@ -10,10 +10,10 @@ from rich.table import Table
 
 from tests.benchmarks.eviction.fleet import Traffic
 from tests.benchmarks.eviction.references import OPTIMUM, REFERENCES
-from tests.benchmarks.eviction.rows import OURS, WHOLE, Row
+from tests.benchmarks.eviction.rows import BATCHED, OURS, Row
 
 _GB = 1e9
-_COLUMNS = (OURS, *REFERENCES, WHOLE, OPTIMUM)
+_COLUMNS = (OURS, *REFERENCES, OPTIMUM, BATCHED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,35 +11,38 @@ from random import Random
 import libcachesim
 import pytest
 
+from mirror.eviction.popularity import Popularity
 from tests.benchmarks.eviction import fleet
-from tests.benchmarks.eviction.disk import replay
+from tests.benchmarks.eviction.disk import BATCHES, JUST_ENOUGH, Disk, Marks, replay
 from tests.benchmarks.eviction.recording import read
 from tests.benchmarks.eviction.references import REFERENCES, by_libcachesim, lfu_da
 from tests.benchmarks.eviction.rows import LEAST_OF_BEST, OURS, Row, broken_claims, measure
 from tests.benchmarks.eviction.traces import FAMILIES, Request, Trace, generate
 
-SCALE = 0.05
+SCALE = 0.1
 SIZES = (0.1, 0.25)
 
 
-@pytest.mark.parametrize("seed", [3, 4])
-def test_hits_more_than_lru__and_nearly_as_much_as_the_best(seed: int) -> None:
-    rows = [row for family in FAMILIES for row in measure(generate(family, seed, SCALE), seed, SIZES)]
-    gains = {family: [row.over_lru for row in rows if row.trace == family] for family in FAMILIES}
-    assert sum(row.over_lru for row in rows) / len(rows) > 0.01
-    # So small a trace stands or falls with a few large layers: families are judged over all of their disks.
-    for family, found in gains.items():
-        assert sum(found) / len(found) > -0.005, family
+def rows_of(family: str) -> list[Row]:
+    return list(measure(generate(family, 3, SCALE), 3, SIZES))
+
+
+def gain(rows: list[Row]) -> float:
+    """Return how far ours is above LRU: of so small a trace only the mean tells anything."""
+    return sum(row.over_lru for row in rows) / len(rows)
+
+
+@pytest.mark.parametrize(("family", "least"), [("zipf", 0.04), ("ci", -0.005), ("nightly", 0.04), ("floods", 0.03)])
+def test_finds_more_than_lru__and_nearly_as_much_as_the_best(family: str, least: float) -> None:
+    rows = rows_of(family)
+    assert gain(rows) > least
     assert sum(row.of_best for row in rows) / len(rows) > LEAST_OF_BEST
 
 
-def test_hits_more_than_lru__in_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    traces = [generate(family, 3, SCALE) for family in ("zipf", "nightly", "floods")]
-    ours = [replay(trace, trace.working_set * 0.1).ratio for trace in traces]
-    monkeypatch.setattr("mirror.eviction.plan.score", lambda size, popularity, idle: -idle)
-    lru = [replay(trace, trace.working_set * 0.1).ratio for trace in traces]
-    assert all(one > other for one, other in zip(ours, lru, strict=True))
-    assert sum(ours) - sum(lru) > 0.06
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_finds_hardly_more_than_lru__by_the_last_use_alone(monkeypatch: pytest.MonkeyPatch, sign: float) -> None:
+    monkeypatch.setattr("mirror.eviction.plan.score", lambda size, popularity, idle: sign * idle)
+    assert gain(rows_of("nightly")) < 0.02
 
 
 def test_makes_the_same_trace__from_the_same_seed() -> None:
@@ -65,10 +68,21 @@ def test_finds_nearly_the_same_as_libcachesim__by_its_own_lfu_da() -> None:
         assert lfu_da(trace, capacity) == pytest.approx(theirs(trace, capacity), abs=0.02)
 
 
-def test_never_holds_more_than_the_disk__and_finds_all_where_it_is_large_enough() -> None:
+def test_finds_all__where_the_disk_is_large_enough() -> None:
     trace = generate("zipf", 1, 0.02)
-    assert replay(trace, trace.working_set * 1.2).ratio == pytest.approx(1 - trace.working_set / trace.bytes)
-    assert 0.75 < replay(trace, trace.working_set * 0.3).held < 0.96
+    for marks in (JUST_ENOUGH, BATCHES):
+        assert replay(trace, trace.working_set * 1.2, marks) == pytest.approx(1 - trace.working_set / trace.bytes)
+
+
+@pytest.mark.parametrize(("marks", "least"), [(JUST_ENOUGH, 0.94), (BATCHES, 0.87)])
+def test_never_holds_more_than_the_disk__and_hardly_less_than_it_may(marks: Marks, least: float) -> None:
+    trace = generate("zipf", 1, 0.02)
+    disk, held = Disk(trace.working_set * 0.5, trace.digests, Popularity(), marks), []
+    for request in trace.requests:
+        disk.request(request)
+        held.append(disk.used / disk.capacity)
+    assert max(held) <= marks.begin
+    assert sum(held[-1000:]) / 1000 > least
 
 
 def test_fetches_less__as_a_fleet_than_apart() -> None:
@@ -80,12 +94,12 @@ def test_fetches_less__as_a_fleet_than_apart() -> None:
 
 def test_says_what_does_not_hold() -> None:
     even = dict.fromkeys(REFERENCES, 0.5)
-    assert broken_claims([Row("zipf", 1, 0.1, 100, 1.0, {**even, OURS: 0.6})]) == []
-    broken = broken_claims([Row("zipf", 1, 0.1, 100, 1.0, {**even, "SIEVE": 0.6, OURS: 0.49})])
+    assert broken_claims([Row("zipf", 1, 0.1, 100, {**even, OURS: 0.6})]) == []
+    broken = broken_claims([Row("zipf", 1, 0.1, 100, {**even, "SIEVE": 0.6, OURS: 0.49})])
     assert [text.split(": ")[-1] for text in broken] == [
-        "on average -1.00 points of LRU",
         "-1.00 points of LRU",
         "81.7% of the best",
+        "on average -1.00 points of LRU",
     ]
 
 
