@@ -116,6 +116,20 @@ async def test_choose__the_upstream__after_three_siblings_failed(fleet: Fleet) -
     assert await asking.chosen() == ""
 
 
+async def test_choose__nobody_else_beyond_a_line_that_is_down(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = await fleet.member("here", "eu")
+    for name in ("one", "two"):
+        await (await fleet.member(name, "us")).yield_up(X, is_held=True, size=1)
+    quick, late = Asking(here), Asking(here)
+    assert await quick.chosen()
+    assert await late.chosen()
+    quick.lose()
+    assert await quick.chosen(), "the other is asked"
+    monkeypatch.setattr(supplies, "_LINE_SECONDS", -1.0)
+    late.lose()
+    assert await late.chosen() == ""
+
+
 async def test_choose__takes_no_lease__where_nobody_could_follow(fleet: Fleet) -> None:
     one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
     assert await Asking(two, may_lead=False).chosen() == ""
