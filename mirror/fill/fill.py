@@ -15,7 +15,7 @@ from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
-from mirror.fill.lead import Lead, window
+from mirror.fill.lead import Lead, portion, window
 from mirror.fill.lender import TAIL, SourceLost
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
 from mirror.fill.schedule import Schedule, Span, first_span
@@ -154,9 +154,10 @@ class Fill:
             if self.error is not None:
                 raise self.error.with_traceback(None)
             self._asked_at = time.monotonic()
+            end = self._readable_end(offset)
             if number == self.lent_number:
                 self._lead.copied(offset, self._asked_at)
-            end = self._readable_end(offset)
+                end = min(end, offset + portion(self.size or 0))
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
             woken = asyncio.get_running_loop().create_future()

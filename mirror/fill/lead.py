@@ -11,7 +11,7 @@ _LEAST = 2 * 2**20
 # Others that were asked for the same image follow within a moment.
 _MEETING_SECONDS = 0.2
 # Whoever has not moved on for so long is not waited for,
-_STALLED_SECONDS = 1.0
+_STALLED_SECONDS = 2.0
 # nor is anybody for more than this share of the time.
 _HELD_SHARE = 0.5
 
@@ -19,6 +19,11 @@ _HELD_SHARE = 0.5
 def window(size: int) -> int:
     """Return how many bytes of a blob of `size` a fill may be ahead."""
     return max(_LEAST, size // _SHARE)
+
+
+def portion(size: int) -> int:
+    """Return how many bytes of a blob of `size` a sibling is told of at a time: it is heard of as it asks on."""
+    return max(_LEAST // 2, window(size) // _SHARE)
 
 
 class Lead:

@@ -56,13 +56,15 @@ class Lender:
         usual: Pace,
         took: Callable[[str], None],
         lose: Callable[[Loss], None],
+        lives: Callable[[], bool],
         *,
         is_filler: bool,
         is_near: bool,
     ) -> None:
         """Read from `source`, which still fills the blob if it `is_filler`, in the own region if it `is_near`.
 
-        `usual` is what the upstream brings. `took` hears from whom bytes came, and `lose` of whoever is lost.
+        `usual` is what the upstream brings. `took` hears from whom bytes came, and `lose` of whoever is lost. `lives`
+        tells whether the fleet still hears of it.
         """
         self.sibling = source.sibling
         self.label = source.label
@@ -74,8 +76,9 @@ class Lender:
         self._usual = usual
         self._took = took
         self._lose = lose
-        # Who has a lot to do may not answer in time: going upstream beside it would give it more.
-        self._is_spared = is_near
+        self._lives = lives
+        self._may_fail = is_near
+        self._busy_since: float | None = None
 
     async def open(self, repository: Repository, digest: Digest, start: int, stop: int | None = None) -> BlobStream:
         """See `BlobSource`.
@@ -87,6 +90,7 @@ class Lender:
             stream = await self._source.open(repository, digest, start, stop)
         except RegistryError as error:
             raise self.failed(error) from None
+        self._busy_since = None
         end = stream.size if stop is None or stream.size is None else min(stop, stream.size)
         if stream.start != start or stream.stop not in {None, end}:
             await stream.close(is_wrong=True)
@@ -107,15 +111,25 @@ class Lender:
 
     def lost(self, reason: str, *, is_final: bool = False, is_to_blame: bool = False) -> SourceLost:
         """Return the error for its failing: `is_final` if asking again is no use, as it is if it `is_to_blame`."""
-        if self._is_spared and not (is_final or is_to_blame):
-            self._is_spared = False
+        if self._may_fail and not (is_final or is_to_blame):
+            self._may_fail = False
         else:
             self._lose(Loss(self, reason, is_to_blame))
         return SourceLost(self.sibling.label, reason)
 
     def failed(self, error: RegistryError) -> SourceLost:
         """Return the error for what the sibling failed with; who has not it, or is silent, is not asked once more."""
+        if error.failure is Failure.TIMEOUT and self._is_busy():
+            return SourceLost(self.sibling.label, error.message)
         return self.lost(error.message, is_final=error.failure in {None, Failure.TIMEOUT})
+
+    def _is_busy(self) -> bool:
+        """Say whether a filler that does not answer in time is asked on: going elsewhere would give all more to do."""
+        if not (self.is_filler and self.is_near and self._lives()):
+            return False
+        now = time.monotonic()
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        return now < self._busy_since + _SILENT_REGIONAL_SECONDS
 
 
 class _Loan:

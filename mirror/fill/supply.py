@@ -66,16 +66,18 @@ class Supply:
             # What a request may wait for the fleet in all is for the first choice: the others are made long after.
             with allowance() if self._fruitless else contextlib.nullcontext():
                 choice = await self._choice(self._siblings, lacking)
-        if choice.sibling is None or self._siblings is None:
+        sibling = choice.sibling
+        if sibling is None or self._siblings is None:
             self.current = self.upstream
         else:
             self.current = Lender(
-                self._siblings.blobs(choice.sibling, self.followers),
+                self._siblings.blobs(sibling, self.followers),
                 self.upstream.pace,
                 self._took,
                 self._lose,
+                lambda: sibling.identity in self._coordinator.siblings,
                 is_filler=choice.filler is not None,
-                is_near=choice.sibling.region == self._coordinator.region,
+                is_near=sibling.region == self._coordinator.region,
             )
         return self.current
 
@@ -148,6 +150,10 @@ class Supply:
             if sibling is not None:
                 told[sibling.identity] = sibling
         found = siblings.order(told.values())
+        regional = told.get(claim.regional.identity) if claim.regional is not None else None
+        if regional is not None and regional not in found:
+            # Who is left alone as it failed with another blob, and still beats, may only have much to do.
+            found.insert(0, regional)
         return [each for each in found if each.identity not in self._excluded]
 
     def _took(self, identity: str) -> None:

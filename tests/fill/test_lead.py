@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirror.fill.lead import Lead, window
+from mirror.fill.lead import Lead, portion, window
 
 MIB = 2**20
 SIZE = 160 * MIB
@@ -12,6 +12,11 @@ AHEAD = window(SIZE)
 def test_window__is_a_share__but_enough_for_several_connections() -> None:
     assert window(SIZE) == 20 * MIB
     assert window(MIB) == 2 * MIB
+
+
+def test_portion__is_a_small_part_of_the_window() -> None:
+    assert portion(SIZE) == 2.5 * MIB
+    assert portion(0) == MIB
 
 
 def test_reach__is_ahead_of_what_is_missing__where_nobody_follows() -> None:
@@ -38,10 +43,10 @@ def test_reach__is_ahead_of_the_furthest_who_follows() -> None:
 def test_reach__is_as_if_nobody_followed__once_they_stand_still() -> None:
     lead = Lead()
     lead.copied(0, 10.0)
-    assert lead.reach(SIZE, AHEAD, 10.9) == AHEAD
-    assert lead.reach(SIZE, AHEAD, 11.1) == 2 * AHEAD
-    lead.copied(MIB, 11.2)
-    assert lead.reach(SIZE, AHEAD, 11.3) == MIB + AHEAD
+    assert lead.reach(SIZE, AHEAD, 11.9) == AHEAD
+    assert lead.reach(SIZE, AHEAD, 12.1) == 2 * AHEAD
+    lead.copied(MIB, 12.2)
+    assert lead.reach(SIZE, AHEAD, 12.3) == MIB + AHEAD
 
 
 def test_reach__holds_a_fill_back__for_half_of_the_time_at_most() -> None:

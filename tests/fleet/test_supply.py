@@ -1,0 +1,149 @@
+"""Where a blob comes from, and whose lease is taken, as siblings fail: by a real Redis, and siblings that none asks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mirror import fill
+from mirror.fill import supply as supplies
+from mirror.fill.lender import Lender, SourceLost
+from mirror.fleet import Coordinator, Filler
+from mirror.observe.metrics import HubMetrics, new_registry
+from mirror.oci.digest import Digest
+from mirror.source.sibling import Siblings
+from tests.fleet.members import Fleet, digest
+
+X = digest(1)
+
+
+class Asking:
+    """A replica that wants a blob; `left_alone` are siblings that failed lately."""
+
+    def __init__(self, coordinator: Coordinator, *left_alone: Coordinator, may_lead: bool = True) -> None:
+        self.coordinator = coordinator
+        siblings = Siblings(coordinator, lambda: "a secret", HubMetrics(new_registry()))
+        for each in left_alone:
+            siblings.failed(each.identity)
+        # Any source will do that is not asked.
+        self.upstream = siblings.blobs(next(iter(coordinator.siblings.values())))
+        self.supply = fill.Supply(fill.Fleet(coordinator, siblings), self.upstream, X, may_lead=may_lead)
+
+    async def chosen(self, lacking: float = 0.0) -> str:
+        """Return the identity of the sibling that is chosen, empty for the upstream."""
+        source = await self.supply.choose(lacking)
+        return source.sibling.identity if isinstance(source, Lender) else ""
+
+    def lose(self) -> None:
+        """Let the sibling that was chosen fail for good."""
+        lender = self.supply.current
+        assert isinstance(lender, Lender)
+        assert isinstance(lender.lost("it failed", is_final=True), SourceLost)
+
+
+async def leading(coordinator: Coordinator, what: Digest = X) -> Filler | None:
+    """Return who fills a blob for the fleet, as its region is told."""
+    claim = await coordinator.claim(what)
+    return claim.leading
+
+
+async def test_choose__the_filler_of_the_region__though_it_is_left_alone(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    first = (await one.claim(X)).regional
+    assert await Asking(two, one).chosen() == one.identity
+    assert (await one.claim(X)).regional == first
+
+
+async def test_choose__takes_over__from_a_filler_elsewhere_that_is_left_alone(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
+    await one.claim(X)
+    assert await Asking(two, one).chosen() == ""
+    taken = await leading(one)
+    assert taken is not None
+    assert taken.identity == two.identity
+
+
+async def test_choose__takes_over__from_a_filler_that_failed(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    before = (await one.claim(X)).regional
+    asking = Asking(two)
+    assert await asking.chosen() == one.identity
+    assert asking.supply.chain == (one.identity,)
+    asking.lose()
+    assert await asking.chosen() == ""
+    claim = await two.claim(X)
+    assert claim.regional == claim.leading
+    assert claim.regional is not None
+    assert before is not None
+    assert claim.regional.identity == two.identity
+    assert claim.regional.fence > before.fence
+
+
+async def test_choose__who_lacks_less_takes_over(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = [await fleet.member(name, "eu") for name in ("one", "two", "three")]
+    await one.claim(X)
+    monkeypatch.setattr(supplies, "_LACKING_SECONDS", 0.2)
+    poor, rich = Asking(two), Asking(three)
+    for asking in (poor, rich):
+        assert await asking.chosen() == one.identity
+        asking.lose()
+    began = time.monotonic()
+    assert await rich.chosen(lacking=0.0) == ""
+    assert await poor.chosen(lacking=1.0) == three.identity
+    assert time.monotonic() < began + 10
+
+
+async def test_choose__waits_for_who_may_have_more(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supplies, "_LACKING_SECONDS", 8.0)
+    monkeypatch.setattr(supplies, "_FARTHER_SECONDS", 4.0)
+    near, far = await fleet.member("near", "eu"), await fleet.member("far", "us")
+    filler = await near.claim(X)
+    assert filler.leading is not None
+    assert Asking(far).supply._hesitation(filler.leading, 0.5) == 4.0
+    await fleet.member("nearer", "eu")
+    assert Asking(far).supply._hesitation(filler.leading, 0.5) == 8.0
+    assert Asking(near).supply._hesitation(filler.leading, 0.0) == 0.0
+
+
+async def test_choose__the_upstream__after_three_siblings_failed(fleet: Fleet) -> None:
+    members = [await fleet.member(f"member-{number}", "eu") for number in range(5)]
+    for each in members[:4]:
+        await each.yield_up(X, is_held=True, size=1)
+    asking = Asking(members[4])
+    for _ in range(3):
+        assert await asking.chosen() in {each.identity for each in members[:4]}
+        asking.lose()
+    assert await asking.chosen() == ""
+
+
+async def test_choose__takes_no_lease__where_nobody_could_follow(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    assert await Asking(two, may_lead=False).chosen() == ""
+    claim = await one.claim(X)
+    assert claim.regional is not None
+    assert claim.regional.identity == one.identity
+
+
+async def test_expel__none_of_those_again__whose_bytes_were_wrong(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    await one.claim(X)
+    asking = Asking(two)
+    assert await asking.chosen() == one.identity
+    source = asking.supply.current
+    assert isinstance(source, Lender)
+    source.took()
+    assert asking.supply.lenders == {one.identity}
+    asking.supply.expel()
+    assert await asking.chosen() == ""
+    assert asking.supply.lenders == set()
+
+
+async def test_end__gives_the_leases_up(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    asking = Asking(one)
+    assert await asking.chosen() == ""
+    await asking.supply.end(None)
+    taken = (await two.claim(X)).regional
+    assert taken is not None
+    assert taken.identity == two.identity
