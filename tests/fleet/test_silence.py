@@ -111,20 +111,6 @@ def _is_had_from_the_west(scene: Scene) -> bool:
     return not scene.upstream.counters.sent()
 
 
-def test_read__it_grows_where_all_is_swallowed__goes_on_from_the_registry(scene: Scene) -> None:
-    image = scene.push(6 * _MIB)
-    scene.upstream.dials.blob_rate_total = _MIB
-    target = f"/v2/{image.repository}/blobs/{image.layers[0].digest}"
-    for member in (scene.west, scene.east):
-        get(member.url, f"/v2/{image.repository}/manifests/{image.platforms[0].manifest.digest}")
-    leading = Reader(scene.west.url, target).wait_for(_MIB)
-    following = Reader(scene.east.url, target).wait_for(_MIB)
-    scene.replicas.line.swallow()
-    scene.upstream.dials.blob_rate_total = 6 * _MIB
-    assert [each.wait().digest for each in (leading, following)] == [image.layers[0].digest] * 2
-    assert scene.upstream.counters.sent() <= 2 * image.size
-
-
 def test_read__who_fills_stands_still__another_takes_over(scene: Scene) -> None:
     image = scene.push(6 * _MIB)
     scene.upstream.dials.blob_rate_total = _MIB
