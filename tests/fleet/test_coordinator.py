@@ -315,6 +315,24 @@ class TestLeases:
             await eventually(lambda: client.pttl(key) > 30_000, "it is kept")
         assert (await two.claim(X)).regional == first
 
+    async def test_stay__whatever_who_had_them_before_tells(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+        taken = (await two.claim(X, (await one.claim(X)).regional)).regional
+        assert taken is not None
+        assert taken.identity == two.identity
+        await one._leases._renew([(X, "reu", 1), (X, "f", 1)])
+        assert (await one.claim(X)).regional == taken
+        await one.yield_up(X, is_held=False)
+        await one._copies.tell_now(X, is_held=False)
+        assert (await one.claim(X)).regional == taken
+
+    async def test_expire(self, fleet: Fleet) -> None:
+        one = await fleet.member("one", "eu")
+        await one.claim(X)
+        with redis.Redis.from_url(fleet.url) as client:
+            (key,) = client.scan_iter(match="*:l:*")
+            assert 0 < client.pttl(key) <= 60_000
+
     async def test_end__with_their_replica(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
         await one.claim(X)
