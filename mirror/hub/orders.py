@@ -216,7 +216,9 @@ class Orders:
                 purged = await self._purging.purge(selection, time.time() - age)
             elif order.verb == "unpin":
                 for pin in self._pinned_by(selection):
-                    await self._store.remember_order(order_key("pin", pin), None)
+                    key = order_key("pin", pin)
+                    if not order.number or self._store.orders[key].number < order.number:
+                        await self._store.remember_order(key, None)
         await self._remember(order)
         if order.verb != "purge":
             await self._pins.refresh()

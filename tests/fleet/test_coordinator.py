@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from mirror.fleet import (
     Alone,
@@ -294,6 +295,43 @@ class TestLeases:
         assert taken.leading == taken.regional
         assert taken.regional.identity == two.identity
         assert (await one.claim(X)).regional == taken.regional
+
+    async def test_are_not_taken__from_a_suspect_elsewhere_that_has_a_new_one(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
+        first = (await one.claim(X)).leading
+        assert first is not None
+        assert (await two.claim(X, Filler(first.identity, first.fence - 1))).leading == first
+
+    async def test_are_told_again_and_kept(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+        first = (await one.claim(X)).regional
+        with redis.Redis.from_url(fleet.url) as client:
+            (key,) = client.scan_iter(match="*:l:*")
+            client.delete(key)
+            one._leases.renew_soon()
+            await eventually(lambda: client.exists(key), "it is told again")
+            client.pexpire(key, 20_000)
+            one._leases.renew_soon()
+            await eventually(lambda: client.pttl(key) > 30_000, "it is kept")
+        assert (await two.claim(X)).regional == first
+
+    async def test_stay__whatever_who_had_them_before_tells(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+        taken = (await two.claim(X, (await one.claim(X)).regional)).regional
+        assert taken is not None
+        assert taken.identity == two.identity
+        await one._leases._renew([(X, "reu", 1), (X, "f", 1)])
+        assert (await one.claim(X)).regional == taken
+        await one.yield_up(X, is_held=False)
+        await one._copies.tell_now(X, is_held=False)
+        assert (await one.claim(X)).regional == taken
+
+    async def test_expire(self, fleet: Fleet) -> None:
+        one = await fleet.member("one", "eu")
+        await one.claim(X)
+        with redis.Redis.from_url(fleet.url) as client:
+            (key,) = client.scan_iter(match="*:l:*")
+            assert 0 < client.pttl(key) <= 60_000
 
     async def test_end__with_their_replica(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")

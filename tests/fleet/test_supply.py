@@ -69,9 +69,10 @@ async def test_choose__takes_over__from_a_filler_that_failed(fleet: Fleet) -> No
     before = (await one.claim(X)).regional
     asking = Asking(two)
     assert await asking.chosen() == one.identity
-    assert asking.supply.chain == (one.identity,)
+    chains = [asking.supply.chain]
     asking.lose()
     assert await asking.chosen() == ""
+    assert [*chains, asking.supply.chain] == [(one.identity,), ()]
     claim = await two.claim(X)
     assert claim.regional == claim.leading
     assert claim.regional is not None
