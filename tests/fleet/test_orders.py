@@ -170,6 +170,25 @@ def test_pin__survives_an_empty_redis_and_the_loss_of_an_index(fleet: Fleet) -> 
     assert call(a, "DELETE", "/pins", query={"what": "app:1"})[0] == 404
 
 
+async def test_unpin__is_heard_late__ends_no_pin_that_was_ordered_after_it(tmp_path: Path, valkey: Valkey) -> None:
+    ordered = {"a": ("pin", APP, 10), "b": ("unpin", "docker.io/library/*", 20)}
+    now = time.time()
+    known = {
+        name: Carried(verb, what, int((now - ago) * 1000), now - ago) for name, (verb, what, ago) in ordered.items()
+    }
+    for name, order in known.items():
+        async with opened(tmp_path / name) as store:
+            await store.remember_order(order.key, order)
+    with (
+        Upstream() as upstream,
+        member(tmp_path, "b", valkey.url, upstream) as b,
+        member(tmp_path, "a", valkey.url, upstream) as a,
+    ):
+        until(lambda: pins(b) == [APP], "the pin is heard of")
+        until(lambda: '"order":"unpin"' in a.log.read_text(), "the unpin is heard of")
+        assert pins(a) == [APP]
+
+
 def test_status__shows_the_fleet(fleet: Fleet) -> None:
     a = fleet.replicas[0]
     until(lambda: len(told(a, "GET", "/fleet")["replicas"]) == 3, "all are seen")
