@@ -241,18 +241,24 @@ async def test_manifest__a_slow_one__is_waited_for_while_it_lives(bench: Bench) 
         assert bench.siblings.order([slow]) == [slow]
 
 
+async def _half(request: web.BaseRequest) -> web.StreamResponse:
+    """Answer with a proof and the first half of 100 bytes."""
+    signature = parse(request.headers[SIGNATURE])
+    assert signature is not None
+    response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
+    response.content_length = 100
+    await response.prepare(request)
+    await response.write(bytes(50))
+    return response
+
+
 def _halting(sign: _Handler, goes_on: Callable[[], Awaitable[object]]) -> _Handler:
     """Return a sibling that stands still amid a blob of 100 bytes, and gives a sign of life or none."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "HEAD":
             return await sign(request)
-        signature = parse(request.headers[SIGNATURE])
-        assert signature is not None
-        response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
-        response.content_length = 100
-        await response.prepare(request)
-        await response.write(bytes(50))
+        response = await _half(request)
         await goes_on()
         await response.write(bytes(50))
         return response
@@ -321,12 +327,7 @@ async def test_open__other_bytes__come_as_they_are_for_the_fill_to_judge(bench: 
 
 async def test_read__cut_before_it_was_read__every_byte_that_came(bench: Bench) -> None:
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        signature = parse(request.headers[SIGNATURE])
-        assert signature is not None
-        response = web.StreamResponse(headers={PROOF: prove(signature, SECRET, None)})
-        response.content_length = 100
-        await response.prepare(request)
-        await response.write(bytes(50))
+        response = await _half(request)
         assert request.transport is not None
         request.transport.close()
         return response
