@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import json
+import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ from tests.replica import free_port
 _PIECE = 256 * 2**10
 _MOST_PIECES = 64
 _WAIT_SECONDS = 30.0
-_TCP = Path("/proc/net/tcp")
+_ASKER = re.compile(rb"\r\nLayover-Sibling: [^\r]*\bfrom=([0-9a-f-]+)")
 
 
 class Line:
@@ -33,19 +34,19 @@ class Line:
         self.is_cut = False
         self._open = asyncio.Event()
         self._open.set()
-        self._pids: dict[str, Callable[[], int | None]] = {}
-        self._regions: dict[str, str] = {}
+        self._regions: dict[Path, str] = {}
         self._between: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="line", daemon=True)
 
-    def relay(self, name: str, region: str, port: int, pid: Callable[[], int | None]) -> int:
-        """Lead to the replica `name` in `region`, at `port`, and return the port of the relay that does.
+    def relay(self, region: str, port: int, store: Path | None = None) -> int:
+        """Lead to a server in `region`, at `port`, and return the port of the relay that does.
 
-        `pid` tells the id of its process, by which its own connections to others are known.
+        `store` is the replica's whose server it is, by which what it asks others itself is known.
         """
-        self._pids[name], self._regions[name] = pid, region
+        if store is not None:
+            self._regions[store] = region
         listening = free_port()
 
         async def serve() -> None:
@@ -81,16 +82,17 @@ class Line:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
-        is_between = self._region_of(writer.get_extra_info("peername")[1]) != region
         try:
+            first = await reader.read(_PIECE)
+            is_between = self._region_of(first) != region
             if is_between:
                 self._between.add(task)
             if is_between and self.is_cut:
                 return
             theirs, to_them = await asyncio.open_connection("127.0.0.1", port, limit=_PIECE)
             ways = [
-                asyncio.create_task(self._carry(reader, to_them, is_between=is_between)),
-                asyncio.create_task(self._carry(theirs, writer, is_between=is_between)),
+                asyncio.create_task(self._carry(reader, to_them, first, is_between=is_between)),
+                asyncio.create_task(self._carry(theirs, writer, b"", is_between=is_between)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -108,13 +110,15 @@ class Line:
             self._between.discard(task)
             writer.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_between: bool) -> None:
-        """Carry what comes until it ends; all that came before the end arrives."""
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, *, is_between: bool
+    ) -> None:
+        """Carry what comes until it ends, after what came `first`; all that came before the end arrives."""
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_PIECES)
         delivering = asyncio.create_task(self._deliver(under_way, writer, is_between=is_between))
         try:
             while True:
-                piece = await reader.read(_PIECE)
+                piece, first = first or await reader.read(_PIECE), b""
                 await under_way.put((time.monotonic() + (self.delay if is_between else 0.0), piece))
                 if not piece:
                     break
@@ -142,13 +146,13 @@ class Line:
             writer.write(piece)
             await writer.drain()
 
-    def _region_of(self, port: int) -> str:
-        """Return the region of the replica whose connection comes from a port; empty if it is none's."""
-        inode = _inode(port)
-        for name, pid in self._pids.items():
-            number = pid()
-            if inode and number is not None and _has_socket(number, inode):
-                return self._regions[name]
+    def _region_of(self, first: bytes) -> str:
+        """Return the region of the replica that says this first on a connection; empty if it is none."""
+        said = _ASKER.search(first)
+        for store, region in self._regions.items():
+            with contextlib.suppress(OSError):
+                if said is not None and json.loads((store / "identity").read_bytes())["identity"] == said[1].decode():
+                    return region
         return ""
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -175,26 +179,3 @@ class Line:
         # Connections that were just ended tell so in the turn of the loop that comes next.
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
-
-
-def _inode(port: int) -> str:
-    """Return the inode of the socket on loopback that has a port and is connected, empty if there is none."""
-    own = f"{socket.inet_aton('127.0.0.1')[::-1].hex().upper()}:{port:04X}"
-    for line in _TCP.read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == own and fields[3] == "01":
-            return fields[9]
-    return ""
-
-
-def _has_socket(pid: int, inode: str) -> bool:
-    """Say whether a process, or one of its children, has a socket open."""
-    try:
-        for name in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(name.readlink()) == f"socket:[{inode}]":
-                    return True
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return False
-    return any(_has_socket(int(child), inode) for child in children)

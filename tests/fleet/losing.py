@@ -129,7 +129,7 @@ def fleet(folder: Path, *, is_behind_a_line: bool = True) -> Iterator[Scene]:
         Valkey(folder / "valkey", password="right", options=options) as valkey,
         Line() as line,
     ):
-        port = line.relay("redis", "redis", valkey.port, lambda: None) if is_behind_a_line else valkey.port
+        port = line.relay("redis", valkey.port) if is_behind_a_line else valkey.port
         url = valkey.url.replace(str(valkey.port), str(port))
         replicas = Replicas(folder, ("west", "west"), url, {"docker.io": upstream.url}, settings=_SETTINGS)
         with replicas.near():

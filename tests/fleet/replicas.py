@@ -33,7 +33,7 @@ class Member(Replica):
     ) -> None:
         super().__init__(store, upstreams=upstreams)
         self.region = region
-        relay = line.relay(store.name, region, self.port, lambda: None if self._process is None else self._process.pid)
+        relay = line.relay(region, self.port, store)
         self._environment |= {
             "LAYOVER_SERVER__WORKERS": "1",
             "LAYOVER_FLEET__REGION": region,

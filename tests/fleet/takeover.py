@@ -9,6 +9,7 @@ registry sends in all, in MiB a second; as much as it can if that is 0.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -33,8 +34,10 @@ def beginning(member: Member, blob: Descriptor) -> int:
     if (member.store / "content" / algorithm / name[:2] / name).exists():
         return blob.size
     for path in (member.store / "partial").glob(f"{algorithm}-{name}-*.map"):
-        spans = json.loads(path.read_text().splitlines()[0])["spans"]
-        return int(spans[0][1]) if spans and spans[0][0] == 0 else 0
+        with contextlib.suppress(FileNotFoundError):
+            written = path.read_text().splitlines()
+            spans = json.loads(written[0])["spans"] if written else []
+            return int(spans[0][1]) if spans and spans[0][0] == 0 else 0
     return 0
 
 

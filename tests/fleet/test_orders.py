@@ -104,7 +104,7 @@ def test_pull__after_a_purge__is_served_by_no_sibling_that_has_not_heard_of_it(t
         image = upstream.push_image("library/app", "1", ["linux/amd64"], [30_000, 200_000], 1, raw=True)
         layer = image.layers[1]
         # What the second replica says to Redis passes over a line, which will let nothing through.
-        relay = line.relay("redis", "of redis", int(valkey.url.rpartition(":")[2].partition("/")[0]), lambda: None)
+        relay = line.relay("of redis", int(valkey.url.rpartition(":")[2].partition("/")[0]))
         far = member(tmp_path, "b", f"redis://127.0.0.1:{relay}", upstream)
         with member(tmp_path, "a", valkey.url, upstream) as near, far:
             until(lambda: all(_is_met(each) for each in (near, far)), "they know one another")
