@@ -17,7 +17,7 @@ from mirror.channel import HubServer, Membership
 from mirror.config import Settings
 from mirror.config.units import Secret
 from mirror.eviction import Adviser, Consent, Janitor, Offers
-from mirror.fill import Fleet
+from mirror.fill import Fleet, Leads
 from mirror.fleet import Alone, Identity, RedisCoordinator
 from mirror.fleet.secret import FleetSecret
 from mirror.hub import LocalHub, Services
@@ -94,7 +94,7 @@ class HubApp:
             self.coordinator.check = self._siblings.check
         self._inventory = Inventory(self.store, self.coordinator)
         self.store.on_manifest = self.coordinator.holds
-        fleet = Fleet(self.coordinator, self._siblings if settings.fleet.is_shared else None)
+        fleet = Fleet(self.coordinator, Leads(), self._siblings if settings.fleet.is_shared else None)
         scopes = Scopes(self._secret)
         news = QuotaNews(self.coordinator, scopes)
         self._client = UpstreamClient(metrics, tls_contexts(settings.upstreams), proxies, self._credentials, news)

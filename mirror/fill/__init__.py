@@ -6,9 +6,10 @@ get a final name.
 """
 
 from mirror.fill.fill import Fill
+from mirror.fill.lead import Leads
 from mirror.fill.passage import Passage
 from mirror.fill.precedence import SPARE_ROOM, Precedence
 from mirror.fill.supply import Fleet, Supply
 from mirror.fill.transfer import Transfer
 
-__all__ = ["SPARE_ROOM", "Fill", "Fleet", "Passage", "Precedence", "Supply", "Transfer"]
+__all__ = ["SPARE_ROOM", "Fill", "Fleet", "Leads", "Passage", "Precedence", "Supply", "Transfer"]

@@ -15,7 +15,7 @@ from mirror.channel import Progress
 from mirror.fill.intake import Intake
 from mirror.fill.lane import RangesLost
 from mirror.fill.lanes import Lanes
-from mirror.fill.lead import Lead, portion, window
+from mirror.fill.lead import Bound, portion
 from mirror.fill.lender import TAIL, SourceLost
 from mirror.fill.precedence import SPARE_ROOM, Precedence, Turn
 from mirror.fill.schedule import Schedule, Span, first_span
@@ -99,7 +99,6 @@ class Fill:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._asked_at = time.monotonic()
-        self._lead = Lead()
         self._log = structlog.get_logger("layover.fill")
 
     @property
@@ -156,7 +155,7 @@ class Fill:
             self._asked_at = time.monotonic()
             end = self._readable_end(offset)
             if number == self.lent_number:
-                self._lead.copied(offset, self._asked_at)
+                self._supply.copied(offset)
                 end = min(end, offset + portion(self.size or 0))
             if end > offset or self.is_verified or self.lost_room:
                 return Progress(end, self.size, self.is_verified, self.lost_room)
@@ -249,8 +248,9 @@ class Fill:
         """
         while True:
             pace = await self._sources.choose(partial.segments.total)
-            is_followed = self._sources.is_followed
-            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate, is_followed=is_followed)
+            bound = None if self.size is None else self._sources.bound(self.size, partial.segments.end_from(0))
+            ahead = None if bound is None else bound.ahead
+            span = first_span(self.size, partial.segments.spans, pace.share, pace.rate, ahead)
             try:
                 return span, await self._sources.open(*(span or (partial.segments.end_from(0),)))
             except SourceLost:
@@ -282,11 +282,12 @@ class Fill:
         assert self.size is not None
         size = self.size
         schedule = Schedule(size, sorted([*partial.segments.spans, span]))
-        reach, ahead = None, None
-        if self._sources.is_followed:
-            reach, ahead = lambda: self._lead.reach(size, partial.segments.end_from(0), time.monotonic()), window(size)
+
+        def bound() -> Bound | None:
+            return self._sources.bound(size, partial.segments.end_from(0))
+
         try:
-            lanes = Lanes(self._sources, schedule, intake, self._wanted, self._turn, reach, ahead)
+            lanes = Lanes(self._sources, schedule, intake, self._wanted, self._turn, bound)
             await lanes.run(span, stream)
         except RangesLost:
             await intake.flush()
@@ -417,7 +418,6 @@ class Fill:
         self._store.room.free(partial.segments.total)
         await self._on_disk(partial.restart)
         self.number, self.lent_number = self._take_number(self), self._take_number(self)
-        self._lead = Lead()
         self._wake()
 
     async def _discard(self) -> None:

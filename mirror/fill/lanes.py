@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from mirror.fill.intake import Intake
 from mirror.fill.lane import Lane, RangesLost
+from mirror.fill.lead import Bound
 from mirror.fill.lender import SourceLost
 from mirror.fill.precedence import Turn
 from mirror.fill.schedule import Schedule, Span, span_length
@@ -54,13 +55,11 @@ class Lanes:
         intake: Intake,
         waiting: Callable[[], Sequence[int]],
         turn: Turn,
-        reach: Callable[[], int] | None,
-        ahead: int | None,
+        bound: Callable[[], Bound | None],
     ) -> None:
         """Bring what `schedule` says is missing into `intake`; `waiting` tells the offsets at which readers wait.
 
-        Nothing from `reach` on is asked for yet, but for readers further on; nothing is held back without one. No span
-        brings more than `ahead` bytes ahead of what is missing.
+        Nothing beyond `bound` is asked for yet, but for readers further on; nothing is held back without one.
         Until somebody reads the blob there is one connection, which brings something whenever it is its `turn`.
         """
         self._sources = sources
@@ -69,8 +68,7 @@ class Lanes:
         self._intake = intake
         self._waiting = waiting
         self._turn = turn
-        self._reach = reach
-        self._ahead = ahead
+        self._bound = bound
         self._has_joined = False
         self._lanes: dict[asyncio.Task[None], Lane] = {}
         self._received = 0
@@ -156,8 +154,9 @@ class Lanes:
 
     def _take(self, rate: float, received: int = 0) -> Span | None:
         lanes = max(len(self._lanes), self._pace.share)
-        length = span_length(self._schedule.missing, lanes, rate, received, self._ahead)
-        return self._schedule.take(length, self._waiting(), self._reach() if self._reach is not None else None)
+        bound = self._bound()
+        length = span_length(self._schedule.missing, lanes, rate, received, None if bound is None else bound.ahead)
+        return self._schedule.take(length, self._waiting(), None if bound is None else bound.reach)
 
     def _add(self) -> None:
         """Begin to use more connections, as long as they pay or a reader needs one."""

@@ -6,8 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mirror.fill.lead import window
-
 # Short enough that a reader elsewhere in the blob soon has a turn, long enough that asking costs next to nothing.
 _SECONDS = 1.0
 _SHORTEST = 2**20
@@ -41,21 +39,20 @@ def span_length(missing: int, lanes: int, rate: float, received: int = 0, ahead:
 
 
 def first_span(
-    size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float, *, is_followed: bool = False
+    size: int | None, there: Sequence[tuple[int, int]], lanes: int, rate: float, ahead: int | None = None
 ) -> Span | None:
     """Return what to ask for first of a blob of which the spans `there` are there; None to ask for all of the rest.
 
     `size` is None where it is unknown. `lanes` and `rate` are what is known of connections, as for `span_length`.
-    `is_followed` if siblings may read what comes.
+    `ahead` bytes are to be asked for at a time, if not as many as pay.
     """
     if size is None:
         start = there[0][1] if there and not there[0][0] else 0
         return Span(start, start + FIRST)
     schedule = Schedule(size, there)
     has_holes = any(start > 0 for start, _ in there)
-    if schedule.missing <= FIRST and not has_holes:
+    if schedule.missing <= min(FIRST, ahead or FIRST) and not has_holes:
         return None
-    ahead = window(size) if is_followed else None
     return schedule.take(span_length(schedule.missing, lanes, rate, ahead=ahead), ())
 
 

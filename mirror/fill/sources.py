@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mirror.fill.lead import Bound
 from mirror.fill.lender import Lender, SourceLost
 from mirror.fill.supply import Supply
 from mirror.observe.metrics import HubMetrics
@@ -42,18 +43,16 @@ class Sources:
         """How many connections to the one that was chosen pay."""
         return (self._supply.current or self._supply.upstream).pace
 
-    @property
-    def is_followed(self) -> bool:
-        """Whether siblings may read what comes from the upstream."""
-        return self._supply.leads
+    def bound(self, size: int, first_missing: int) -> Bound | None:
+        """Return how far may be asked on, of a blob whose first missing byte that is; None: to its end."""
+        return self._supply.bound(size, first_missing)
 
     async def choose(self, there: int = 0) -> Pace:
         """Choose a source, another than before if that one failed, and return how many connections to it pay.
 
         So many bytes are `there` already.
         """
-        lacking = 1 - there / self.size if self.size else 0.0
-        return (await self._supply.choose(lacking)).pace
+        return (await self._supply.choose(there, self.size)).pace
 
     async def open(self, start: int, stop: int | None = None) -> BlobStream:
         """Return a stream from `start` up to `stop`, of the source that was chosen.

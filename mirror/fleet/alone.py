@@ -55,7 +55,13 @@ class Alone:
         """See `Coordinator`."""
         return {}
 
-    async def claim(self, digest: Digest, suspect: Filler | None = None) -> Claim:  # noqa: ARG002 - the Protocol's
+    async def claim(
+        self,
+        digest: Digest,  # noqa: ARG002 - the Protocol's
+        suspect: Filler | None = None,  # noqa: ARG002 - the Protocol's
+        *,
+        may_lead: bool = True,  # noqa: ARG002 - the Protocol's
+    ) -> Claim:
         """See `Coordinator`."""
         return Claim()
 

@@ -157,9 +157,9 @@ class RedisCoordinator:
         """See `Coordinator`."""
         return await self._copies.copies(digests)
 
-    async def claim(self, digest: Digest, suspect: Filler | None = None) -> Claim:
+    async def claim(self, digest: Digest, suspect: Filler | None = None, *, may_lead: bool = True) -> Claim:
         """See `Coordinator`."""
-        return await self._leases.claim(digest, suspect)
+        return await self._leases.claim(digest, suspect, may_lead=may_lead)
 
     async def yield_up(self, digest: Digest, *, is_held: bool, size: int = 0) -> None:  # noqa: ARG002 - the Protocol's
         """See `Coordinator`."""

@@ -30,14 +30,15 @@ class Leases:
         self._mine: dict[Digest, dict[str, int]] = {}
         self._soon = asyncio.Event()
 
-    async def claim(self, digest: Digest, suspect: Filler | None) -> Claim:
+    async def claim(self, digest: Digest, suspect: Filler | None, *, may_lead: bool) -> Claim:
         """See `Coordinator`."""
         me = self._fleet.me
         seat = self._fleet.seat_of(suspect.identity) if suspect else ""
         fence = str(suspect.fence) if suspect else ""
+        asker = (self._fleet.seat, me.boot, me.region)
         try:
             holders, regional, leading = await self._fleet.ask(
-                scripts.CLAIM, digest_key(digest), self._fleet.seat, me.boot, me.region, seat, fence, _KEPT_MILLISECONDS
+                scripts.CLAIM, digest_key(digest), *asker, seat, fence, _KEPT_MILLISECONDS, "1" if may_lead else "0"
             )
         except Away:
             return Claim()

@@ -187,8 +187,10 @@ class Coordinator(Protocol):
 
     # Leases of fills
 
-    async def claim(self, digest: Digest, suspect: Filler | None = None) -> Claim:
+    async def claim(self, digest: Digest, suspect: Filler | None = None, *, may_lead: bool = True) -> Claim:
         """Take the leases of a digest that nobody has: of the region first, then of the fleet.
+
+        Without `may_lead` none is taken of a digest that nobody holds or fills.
 
         A lease is renewed until `yield_up`, and ends a few seconds after its replica did. `suspect` is one that was
         found dead or stalled: if it still has its lease, that is taken from it.

@@ -129,5 +129,9 @@ class TestFirstSpan:
     def test_ends__where_what_is_there_begins(self) -> None:
         assert first_span(1000, [(0, 10), (20, 1000)], 1, 0) == (10, 20)
 
+    def test_is_no_more_than_may_be_asked_for_at_a_time(self) -> None:
+        assert first_span(4 * MIB, [], 1, 0, 2 * MIB) == (0, MIB)
+        assert first_span(2 * MIB, [], 1, 0, 2 * MIB) is None
+
     def test_leaves_some__for_other_connections(self) -> None:
         assert first_span(32 * MIB, [], 4, 10 * MIB) == (0, 4 * MIB)

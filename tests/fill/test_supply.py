@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from mirror.fill import Fleet, Supply
+from mirror.fill import Fleet, Leads, Supply
 from mirror.fill.lender import Lender, SourceLost
 from mirror.fleet import Claim, Filler
 from mirror.observe.metrics import HubMetrics, new_registry
@@ -21,7 +21,7 @@ _DIGEST = Digest.of(b"a blob")
 class _Knowing(Member):
     """A coordinator that knows who holds what."""
 
-    async def claim(self, digest: Digest, suspect: Filler | None = None) -> Claim:
+    async def claim(self, digest: Digest, suspect: Filler | None = None, *, may_lead: bool = True) -> Claim:
         """Say that all siblings hold it."""
         return Claim(tuple(self.siblings.values()))
 
@@ -34,7 +34,7 @@ async def test_lose__one_of_the_region_that_is_silent__it_is_not_asked_once_more
         member.siblings = {"b": silent}
         siblings = Siblings(member, lambda: SECRET, HubMetrics(new_registry()))
         upstream = siblings.blobs(sibling_at("http://127.0.0.1:1", "upstream"))
-        supply = Supply(Fleet(member, siblings), upstream, _DIGEST)
+        supply = Supply(Fleet(member, Leads(), siblings), upstream, _DIGEST)
         try:
             chosen = await supply.choose()
             assert isinstance(chosen, Lender)

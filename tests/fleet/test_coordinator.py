@@ -71,6 +71,7 @@ class TestOne:
         assert (claim.regional is None) == (claim.leading is None) == (not one.is_up)
         again = await one.claim(X, Filler("another", 1))
         assert again == claim
+        assert await one.claim(X, may_lead=False) == claim
         await one.yield_up(X, is_held=True, size=1)
 
     async def test_lets_it_ask__at_once(self, one: Coordinator) -> None:
@@ -272,6 +273,25 @@ class TestLeases:
         assert len(leading) == 1
         told = {each.identity for each, claim in zip((*here, *there), claims, strict=True) if claim.leading}
         assert told == {regional[0], regional[2]}
+
+    async def test_are_not_taken__by_who_must_not_lead(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
+        assert await one.claim(X, may_lead=False) == Claim()
+        leading = (await two.claim(X)).leading
+        assert leading is not None
+        assert leading.identity == two.identity
+
+    async def test_of_a_region_are_taken__by_who_must_not_lead__where_others_fill_it_or_have_it(
+        self, fleet: Fleet
+    ) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
+        await two.claim(X)
+        claim = await one.claim(X, may_lead=False)
+        assert [each.identity for each in (claim.regional, claim.leading) if each] == [one.identity, two.identity]
+        await two.yield_up(digest(1), is_held=True)
+        claim = await one.claim(digest(1), may_lead=False)
+        assert claim.regional is not None
+        assert claim.regional.identity == one.identity
 
     async def test_end__when_they_are_yielded(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")

@@ -133,8 +133,9 @@ def test_pull__held_by_a_sibling(scene: Scene) -> None:
     assert scene.replicas.line.passed <= 1.1 * image.size
 
 
-def test_pull__the_filler_is_killed(scene: Scene) -> None:
-    image = scene.push()
+@pytest.mark.parametrize("layers", [LAYERS, (MIB,) * 16], ids=["large", "small"])
+def test_pull__the_filler_is_killed(scene: Scene, layers: Sequence[int]) -> None:
+    image = scene.push(layers)
     scene.upstream.dials.blob_rate_total = 6 * MIB
     crowd = scene.crowd(image, list(scene.replicas), 3).begun()
     scene.reached(image, 0.5)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 
 import pytest
 
 from mirror import fill
+from mirror.fill import lead
 from mirror.fill import supply as supplies
 from mirror.fill.lender import Lender, SourceLost
 from mirror.fleet import Coordinator, Filler
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.digest import Digest
 from mirror.source.sibling import Siblings
-from tests.fleet.members import Fleet, digest
+from tests.fleet.members import Fleet, digest, eventually
 
-X = digest(1)
+X, Y = digest(1), digest(2)
+SIZE = 8 * 2**20
 
 
 class Asking:
@@ -28,11 +32,12 @@ class Asking:
             siblings.failed(each.identity)
         # Any source will do that is not asked.
         self.upstream = siblings.blobs(next(iter(coordinator.siblings.values())))
-        self.supply = fill.Supply(fill.Fleet(coordinator, siblings), self.upstream, X, may_lead=may_lead)
+        self.fleet = fill.Fleet(coordinator, fill.Leads(), siblings)
+        self.supply = fill.Supply(self.fleet, self.upstream, X, may_lead=may_lead)
 
-    async def chosen(self, lacking: float = 0.0) -> str:
-        """Return the identity of the sibling that is chosen, empty for the upstream."""
-        source = await self.supply.choose(lacking)
+    async def chosen(self, there: int = 0) -> str:
+        """Return the identity of the sibling that is chosen, empty for the upstream; so much is `there` already."""
+        source = await self.supply.choose(there, SIZE)
         return source.sibling.identity if isinstance(source, Lender) else ""
 
     def lose(self) -> None:
@@ -90,8 +95,8 @@ async def test_choose__who_lacks_less_takes_over(fleet: Fleet, monkeypatch: pyte
         assert await asking.chosen() == one.identity
         asking.lose()
     began = time.monotonic()
-    assert await rich.chosen(lacking=0.0) == ""
-    assert await poor.chosen(lacking=1.0) == three.identity
+    assert await rich.chosen(SIZE) == ""
+    assert await poor.chosen() == three.identity
     assert time.monotonic() < began + 10
 
 
@@ -148,3 +153,70 @@ async def test_end__gives_the_leases_up(fleet: Fleet) -> None:
     taken = (await two.claim(X)).regional
     assert taken is not None
     assert taken.identity == two.identity
+
+
+async def _lead_far_ahead(coordinator: Coordinator) -> Asking:
+    """Return one that leads with as much as it may be ahead with, and holds it."""
+    asking = Asking(coordinator)
+    assert await asking.chosen() == ""
+    await asking.supply.end(SIZE)
+    return asking
+
+
+async def _claimed_in_vain(leads: fill.Leads) -> None:
+    """Wait until one that must not lead has looked whether others do."""
+    await eventually(lambda: leads._held_at > 0, "it looked")
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have siblings waited for as long as it takes."""
+    for name in ("_MEETING_SECONDS", "_JOINING_SECONDS", "_HELD_SECONDS"):
+        monkeypatch.setattr(lead, name, math.inf)
+
+
+@pytest.mark.usefixtures("patience")
+async def test_choose__who_is_far_ahead__leaves_the_next_to_others(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    ahead = await _lead_far_ahead(one)
+    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
+    choosing = asyncio.create_task(supply.choose(0, SIZE))
+    await _claimed_in_vain(ahead.fleet.leads)
+    taken = (await two.claim(Y)).leading
+    assert taken is not None
+    assert taken.identity == two.identity
+    source = await asyncio.wait_for(choosing, 30)
+    assert isinstance(source, Lender)
+    assert source.sibling.identity == two.identity
+
+
+@pytest.mark.usefixtures("patience")
+async def test_choose__who_was_far_ahead__leads_again_once_a_sibling_has_a_copy(fleet: Fleet) -> None:
+    one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
+    ahead = await _lead_far_ahead(one)
+    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
+    choosing = asyncio.create_task(supply.choose(0, SIZE))
+    await _claimed_in_vain(ahead.fleet.leads)
+    await two.yield_up(X, is_held=True, size=SIZE)
+    assert await asyncio.wait_for(choosing, 30) is ahead.upstream
+    taken = await leading(one, Y)
+    assert taken is not None
+    assert taken.identity == one.identity
+
+
+async def test_choose__who_is_far_ahead__waits_no_longer_than_others_may_come(fleet: Fleet) -> None:
+    one, _ = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+    ahead = await _lead_far_ahead(one)
+    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
+    assert await asyncio.wait_for(supply.choose(0, SIZE), 30) is ahead.upstream
+
+
+@pytest.mark.usefixtures("patience")
+async def test_bound__none__without_siblings(fleet: Fleet) -> None:
+    one = await fleet.member("one", "eu")
+    two = await fleet.member("two", "eu")
+    asking = Asking(one)
+    await two.close()
+    await eventually(lambda: not one.siblings, "it is alone")
+    assert await asking.chosen() == ""
+    assert asking.supply.bound(SIZE, 0) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 import pytest
 
@@ -163,11 +164,12 @@ async def test_open__what_comes_from_others__never_goes_back_to_them(
 
 
 async def test_read__what_grows__is_not_far_ahead_of_who_follows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Supply, "leads", True)
     monkeypatch.setattr(lead, "_STALLED_SECONDS", math.inf)
     monkeypatch.setattr(lead, "_HELD_SHARE", math.inf)
     size = 96 * _MIB
     digest, filling = await _filling(bench, _MIB, size)
+    supply = bench.app.hub._blobs._fills[filling.fill]._supply
+    supply._lead = supply._leads.enter(digest, size, time.monotonic())
     stream = await bench.siblings.blobs(bench.b).open(bench.repository, digest, 0)
     bench.upstream.dials.blob_stall = None
     bench.upstream.release()
