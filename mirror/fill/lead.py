@@ -15,9 +15,10 @@ from mirror.oci.digest import Digest
 _SHARE = 8
 _LEAST = 2 * 2**20
 _LEAST_OF_ALL = 4 * 2**20
-# Others that were asked for the same image follow within a moment, and within another for each of its blobs.
-_MEETING_SECONDS = 0.5
-_JOINING_SECONDS = 1.0
+# Others that were asked for the same image follow within a moment; who waited for them in vain, waits half as long for
+# the next.
+_MEETING_SECONDS = 1.0
+_LEAST_MEETING_SECONDS = 0.1
 # Whoever has not moved on for so long is not waited for,
 _STALLED_SECONDS = 2.0
 # nor is anybody for more than this share of the time, so many seconds aside.
@@ -83,7 +84,7 @@ class Lead:
 
     def is_followed(self, now: float) -> bool:
         """Say whether siblings move on, or may be about to follow."""
-        return now < self._moved_at + (_JOINING_SECONDS if self.copied is None else _STALLED_SECONDS)
+        return now < self._moved_at + (_MEETING_SECONDS if self.copied is None else _STALLED_SECONDS)
 
     def is_over(self, now: float) -> bool:
         """Say whether it is of no concern any more."""
@@ -96,6 +97,8 @@ class Leads:
     def __init__(self) -> None:
         self._leads: list[Lead] = []
         self._began_at = 0.0
+        self._meeting_seconds = _MEETING_SECONDS
+        self._is_in_vain = False
         self._followed_at = -math.inf
         self._patience = _HELD_SECONDS
         self._looked_at = 0.0
@@ -106,7 +109,7 @@ class Leads:
         """Return the lead of a fill that may have to ask an upstream."""
         self._leads = [each for each in self._leads if not each.is_over(now)]
         if not self._leads:
-            self._began_at, self._followed_at = now, -math.inf
+            self._begin(now)
         lead = Lead(digest, size, now)
         self._leads.append(lead)
         return lead
@@ -120,6 +123,7 @@ class Leads:
         """Note that a sibling has the bytes of a blob before `offset`."""
         lead.copy(offset, now)
         self._followed_at = now
+        self._meeting_seconds, self._is_in_vain = _MEETING_SECONDS, False
 
     def unsure(self, now: float, seconds: float) -> Sequence[Digest]:
         """Return of what siblings may have copies by now; nothing if that was asked within so many seconds."""
@@ -156,11 +160,19 @@ class Leads:
         if now < self._held_at + _STEP_SECONDS:
             self._patience -= now - self._held_at
         is_held = self._patience > 0 and self._is_followed(now)
+        self._is_in_vain |= is_held and self._followed_at == -math.inf
         self._looked_at, self._held_at = now, now if is_held else -math.inf
         return is_held
+
+    def _begin(self, now: float) -> None:
+        """Begin with what is asked for at about the same time."""
+        self._began_at, self._followed_at = now, -math.inf
+        if self._is_in_vain:
+            self._meeting_seconds = max(_LEAST_MEETING_SECONDS, self._meeting_seconds / 2)
+            self._is_in_vain = False
 
     def _is_followed(self, now: float) -> bool:
         """Say whether siblings follow, or may be about to."""
         if self._followed_at == -math.inf:
-            return now < self._began_at + _MEETING_SECONDS
+            return now < self._began_at + self._meeting_seconds
         return now < self._followed_at + _STALLED_SECONDS

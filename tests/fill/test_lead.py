@@ -44,16 +44,34 @@ class TestBound:
     def test_leaves_a_moment_to_those_who_may_follow__and_is_none_after_it(self, leads: Leads) -> None:
         lead = leading(leads, A, SIZE, 5.0)
         assert leads.bound(lead, SIZE, 0, 5.0) == Bound(AHEAD, AHEAD)
-        assert leads.bound(lead, SIZE, AHEAD, 5.4) == Bound(AHEAD, AHEAD)
-        assert leads.bound(lead, SIZE, AHEAD, 5.6) is None
+        assert leads.bound(lead, SIZE, AHEAD, 5.9) == Bound(AHEAD, AHEAD)
+        assert leads.bound(lead, SIZE, AHEAD, 6.1) is None
 
     def test_waits_once__for_all_that_are_asked_for_at_about_the_same_time(self, leads: Leads) -> None:
         leading(leads, A, SIZE, 5.0)
-        assert leads.bound(leading(leads, B, SIZE, 5.6), SIZE, 0, 5.6) is None
+        assert leads.bound(leading(leads, B, SIZE, 6.1), SIZE, 0, 6.1) is None
 
     def test_waits_anew__when_nothing_was_led_with_for_a_while(self, leads: Leads) -> None:
         leading(leads, A, SIZE, 5.0).end(SIZE)
         assert leads.bound(leading(leads, B, SIZE, 9.0), SIZE, AHEAD, 9.1) == Bound(AHEAD, AHEAD)
+
+    def test_waits_half_as_long__after_it_waited_in_vain(self, leads: Leads) -> None:
+        def moment(now: float) -> float:
+            """Return for how long those are waited for who may be about to come, and have a fill end after it."""
+            lead, step = leading(leads, A, SIZE, now), 0
+            while leads.bound(lead, SIZE, AHEAD, now + step / 100) is not None:
+                step += 1
+            lead.end(SIZE)
+            return step / 100
+
+        assert [moment(now) for now in (10.0, 20.0, 30.0, 40.0, 50.0, 60.0)] == [1.0, 0.5, 0.25, 0.13, 0.1, 0.1]
+        leads.copied(leading(leads, B, SIZE, 70.0), 0, 70.0)
+        leads.leave(leads._leads[-1])
+        assert moment(80.0) == 1.0
+
+    def test_waits_as_long__where_it_did_not_wait(self, leads: Leads) -> None:
+        leading(leads, A, MIB, 5.0).end(MIB)
+        assert leads.bound(leading(leads, B, SIZE, 10.0), SIZE, AHEAD, 10.9) == Bound(AHEAD, AHEAD)
 
     def test_is_ahead_of_the_furthest_who_follows(self, leads: Leads) -> None:
         lead = leading(leads, A, SIZE, 1.0, 30 * MIB)

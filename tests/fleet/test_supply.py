@@ -171,7 +171,7 @@ async def _claimed_in_vain(leads: fill.Leads) -> None:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have siblings waited for as long as it takes."""
-    for name in ("_MEETING_SECONDS", "_JOINING_SECONDS", "_HELD_SECONDS"):
+    for name in ("_MEETING_SECONDS", "_HELD_SECONDS"):
         monkeypatch.setattr(lead, name, math.inf)
 
 
