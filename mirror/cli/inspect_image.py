@@ -55,7 +55,7 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "last pull", _pull(report["last_pull"])
     if report["parts"]:
         yield "", ""
-        yield "", table([("CONTENT", "KIND", "SIZE", "HERE", "COPIES", ""), *map(_part, report["parts"])])
+        yield "", table([("CONTENT", "KIND", "SIZE", "HERE", "ELSEWHERE", ""), *map(_part, report["parts"])])
 
 
 def _freshness(until: float | None) -> str:

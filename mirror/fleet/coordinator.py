@@ -288,5 +288,6 @@ class RedisCoordinator:
 
 
 def _rounded(number: int) -> int:
-    """Return a number with its first two digits: what hardly changes is not told anew."""
-    return int(float(f"{number:.1e}"))
+    """Return a number with its first two digits, never a greater one: what hardly changes is not told anew."""
+    step: int = 10 ** max(0, len(str(number)) - 2)
+    return number // step * step

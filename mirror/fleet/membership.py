@@ -90,7 +90,7 @@ class Membership:
                 f"its store is a copy of the other's: remove the file identity from one of them"
             )
         if self._accepted.is_set():
-            return f"a member of {len(self._live) + 1} replicas"
+            return f"a member of {len(self._live) + 1} replicas" if self._live else "the only replica of the fleet"
         if self._is_refuted:
             return (
                 f"alone: siblings that call {self.me.url} do not find this replica there; set fleet.advertise_url to "

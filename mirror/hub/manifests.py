@@ -54,15 +54,18 @@ class Manifests:
         self._answers = answers
         self._copies = copies
         self._flights: Flights[Held] = Flights()
+        self._recalls: Flights[Held | None] = Flights()
         self._arrived: dict[tuple[Repository, Digest], None] = {}
 
     async def close(self) -> None:
         """End every request under way."""
         await self._flights.close()
+        await self._recalls.close()
 
     def forget(self, is_meant: Callable[[str], bool]) -> None:
         """Have the upstream asked anew for what is under way of some repositories."""
-        self._flights.leave_all(lambda key: is_meant(str(key[0])))
+        for flights in (self._flights, self._recalls):
+            flights.leave_all(lambda key: is_meant(str(key[0])))
 
     async def find(self, upstream: Upstream, repository: Repository, digest: Digest) -> ManifestFound:
         """Return a manifest by its digest.
@@ -93,6 +96,17 @@ class Manifests:
         if digest in self._store.shelf.unpublished:
             self._store.publish_manifest(digest, body)
         return Held(digest, link.media_type, body, was_fetched=False)
+
+    async def recall(self, repository: Repository, tag: Tag, digest: Digest) -> tuple[Held | None, bool]:
+        """Return what a tag that is held points to, and whether another had begun to bring it.
+
+        Where eviction took it here it comes from a replica that has it still: no upstream is asked. None if none has.
+        """
+        held = self.held(repository, digest)
+        if held is not None:
+            return held, False
+        flight, joined = self._recalls.join((repository, tag, digest), lambda: self._recall(repository, tag, digest))
+        return await flight, joined
 
     async def fetch_tag(self, upstream: Upstream, repository: Repository, tag: Tag, patience: Patience | None) -> Held:
         """Fetch the manifest that a tag points to from the upstream, and keep it.
@@ -139,6 +153,11 @@ class Manifests:
                     return self.keep(repository, found, began)
                 since = question.at + MOMENT_SECONDS
         return self.keep(repository, await self._source.fetch(upstream, repository, digest), began)
+
+    async def _recall(self, repository: Repository, tag: Tag, digest: Digest) -> Held | None:
+        began = self._store.purges.count
+        found = await self._copies.of_any(repository, digest, None)
+        return None if found is None else self.keep(repository, found, began, tag)
 
     async def _find(
         self, upstream: Upstream, repository: Repository, digest: Digest, patience: Patience | None, *, is_known: bool

@@ -47,13 +47,16 @@ class Tags:
             RegistryError: the tag is not held, and the upstream has none or failed; or the upstream says it is gone.
         """
         state = self._store.shelf.tag(repository, tag)
-        held = None if state is None else self._manifests.held(repository, state.digest)
+        held, joined = None, False
+        if state is not None:
+            held, joined = await self._manifests.recall(repository, tag, state.digest)
         if state is None or held is None:
             found, joined = await self._resolver.bring(upstream, repository, tag)
             return self._answer(repository, tag, found, found.outcome(joined=joined))
         now = time.time()
         if self._freshness.is_fresh(repository, tag, state, now):
-            return held.found(self._freshness.status(repository, tag, state, Outcome.HIT, now))
+            outcome = held.outcome(joined=joined)
+            return held.found(self._freshness.status(repository, tag, state, outcome, now))
         if not self._freshness.may_be_stale(repository, tag, state, now):
             found, joined = await self._resolver.check(upstream, repository, tag)
             return self._checked(repository, tag, found, joined=joined)

@@ -129,9 +129,13 @@ class TestMembers:
 
     async def test_tell__how_they_do(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
-        two.describe(123_456_789, 17)
+        two.describe(129_999_999, 17)
         await eventually(lambda: one.siblings[two.identity].load == 17, "it is heard of")
         assert one.siblings[two.identity].room == 120_000_000
+
+    async def test_say__that_nobody_else_is_there(self, fleet: Fleet) -> None:
+        one = await fleet.member("one")
+        assert one.state == "the only replica of the fleet"
 
     async def test_forget__at_once_who_says_goodbye(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.chaos.reader import get
 from tests.eviction.scene import MIB, evictions, is_held
 from tests.fleet.replicas import Member, Replicas
 from tests.fleet.servers import Sentinels, Valkey, until
+from tests.hub import pulling
 from tests.replica import NO_PREFETCH
 from tests.upstream import Upstream
 
@@ -59,10 +60,13 @@ def pull_all(members: Sequence[Member], digests: Sequence[str]) -> None:
 
 
 @contextmanager
-def forgetful(folder: Path, redis_url: str, count: int = 3) -> Iterator[tuple[Upstream, Replicas]]:
+def forgetful(
+    folder: Path, redis_url: str, count: int = 3, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[Upstream, Replicas]]:
     """Run a registry, and so many replicas that let go what was not used for two seconds."""
+    settings = _SETTINGS | dict(settings or {})
     with Upstream() as upstream:
-        replicas = Replicas(folder, _REGIONS[:count], redis_url, {"docker.io": upstream.url}, settings=_SETTINGS)
+        replicas = Replicas(folder, _REGIONS[:count], redis_url, {"docker.io": upstream.url}, settings=settings)
         with replicas.near():
             yield upstream, replicas
 
@@ -226,3 +230,18 @@ def test_lets_nothing_unused_go__while_redis_is_away(tmp_path: Path, valkey: Val
         assert {holders(members, digest) for digest in digests} == {2}
         valkey.start()
         until(lambda: all(holders(members, digest) == 1 for digest in digests), "one copy of each is left", 60)
+
+
+@pytest.mark.parametrize("ttl", ["1h", "1s"], ids=["fresh", "expired"])
+def test_serves_by_tag__what_went_here_and_another_kept(tmp_path: Path, valkey: Valkey, ttl: str) -> None:
+    with forgetful(tmp_path, valkey.url, 2, {"LAYOVER_FRESHNESS__TAG_TTL": ttl}) as (upstream, replicas):
+        members, name = list(replicas), "docker.io/library/kept:1"
+        digest = upstream.push_image("library/kept", "1", ["linux/amd64"], [1000], raw=True).index.digest
+        assert {pulling.digest(pulling.pull(member, name)) for member in members} == {digest}
+        until(lambda: went(members)[digest] == 1, "one copy is left")
+        upstream.pause()
+        (lost,) = [member for member in members if went([member])[digest]]
+        answer = pulling.pull(lost, name)
+        assert pulling.digest(answer) == digest
+        expected = "layover; fwd=miss; stored" if ttl == "1h" else pulling.stale("refused")
+        assert pulling.status(answer) == expected
