@@ -219,6 +219,17 @@ class TestProof:
 
 
 class TestHolders:
+    async def test_are_not_told__to_who_claims__while_nobody_reaches_them(self, fleet: Fleet) -> None:
+        one = await fleet.start("one", check=lambda sibling: "wrong" not in sibling.url)
+        two = await fleet.start("two", check=lambda _: True)
+        await eventually(lambda: one.is_up and two.is_up and one.siblings, "both are members")
+        await two.yield_up(X, is_held=True)
+        assert [each.identity for each in (await one.claim(X)).holders] == [two.identity]
+        fleet.abandon(two, long_ago=True)
+        again = await fleet.start("again", store="two", check=lambda _: True, advertise_url="http://wrong.example:5000")
+        await eventually(lambda: "waiting for a sibling" in again.state, "it is there, at another URL")
+        assert (await one.claim(X)).holders == ()
+
     async def test_are_told__in_batches(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         many = [digest(number) for number in range(2000)]
@@ -325,6 +336,17 @@ class TestLeases:
         await one.yield_up(X, is_held=False)
         await one._copies.tell_now(X, is_held=False)
         assert (await one.claim(X)).regional == taken
+
+    async def test_are_renewed_no_more__once_another_took_them(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+        await one.claim(digest(1))
+        kept = shared_valkey.ask("KEYS", "*:l:*")
+        await two.claim(X, (await one.claim(X)).regional)
+        await one.claim(X)
+        await two.yield_up(X, is_held=False)
+        shared_valkey.ask("FLUSHDB")
+        await eventually(lambda: shared_valkey.ask("KEYS", "*:l:*"), "what it has is told again")
+        assert shared_valkey.ask("KEYS", "*:l:*") == kept
 
     async def test_expire(self, fleet: Fleet) -> None:
         one = await fleet.member("one", "eu")
@@ -484,6 +506,41 @@ class TestRelease:
         assert (await keeper.release([Wish(X, 1, 1)]))[X] == Leave(may_go=False, copies=1)
         assert (await other.release([Wish(X, 1, 1)]))[X].keeper == other.siblings[keeper.identity]
         assert (await keeper.release([Wish(X, 1, 1)]))[X] == Leave(may_go=False, copies=0)
+
+    async def test_names__a_keeper_near_by__of_these_who_has_the_most_room(self, fleet: Fleet) -> None:
+        one = await fleet.member("one", "eu")
+        room = {"poor": ("eu", 10), "rich": ("eu", 1000), "richer far away": ("us", 100_000)}
+        others = {name: await fleet.member(name, region) for name, (region, _) in room.items()}
+        for name, other in others.items():
+            other.describe(room[name][1], 0)
+        await eventually(lambda: all(each.room for each in one.siblings.values()), "all are heard of")
+        for each in (one, *others.values()):
+            await each.yield_up(X, is_held=True)
+        keeper = (await one.release([Wish(X, 1, 1)]))[X].keeper
+        assert keeper is not None
+        assert keeper.label == "rich"
+
+    async def test_names__one_keeper_only__for_as_long_as_others_ask_to_go(
+        self, fleet: Fleet, shared_valkey: Valkey
+    ) -> None:
+        members = [await fleet.member(f"member-{number}") for number in range(4)]
+        for each in members:
+            await each.yield_up(X, is_held=True)
+        named = (await members[0].release([Wish(X, 1, 1)]))[X].keeper
+        assert named is not None
+        (key,) = shared_valkey.ask("KEYS", "*:k:*")
+        assert 50_000 < shared_valkey.ask("PTTL", key) <= 60_000
+        keeper = next(each for each in members if each.identity == named.identity)
+        # Whoever asks next would name another, who has more room by now.
+        asks, richer = (each for each in members[1:] if each is not keeper)
+        richer.describe(10**9, 0)
+        await eventually(lambda: asks.siblings[richer.identity].room, "it is heard of")
+        assert (await asks.release([Wish(X, 1, 1)]))[X].keeper == asks.siblings[keeper.identity]
+        assert not (await keeper.release([Wish(X, 1, 1)]))[X].may_go
+        keeper.lost(X)
+        await eventually(lambda: not keeper._copies._pending, "that was sent")
+        await members[0].yield_up(X, is_held=True)
+        assert (await members[0].release([Wish(X, 1, 1)]))[X].keeper == members[0].siblings[richer.identity]
 
     async def test_lets_the_last_one_go__if_none_has_to_stay(self, fleet: Fleet) -> None:
         one = await fleet.member("one")
