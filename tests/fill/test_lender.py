@@ -239,6 +239,8 @@ async def test_open__the_range_that_was_asked_for(
     stream = await lender.open(_APP, _DIGEST, *asked)
     assert (stream.start, stream.stop, stream.size) == (answer.start, answer.stop, answer.size)
     assert lender.chain == ("b", "c")
+    answer.waiting_since = 7.0
+    assert stream.waiting_since == 7.0, "else nobody sees that it stands still"
     await stream.close()
     assert answer.closed == [False]
 

@@ -81,6 +81,14 @@ async def test_of_any__asks_three__and_nobody_else_after_two_seconds(
     assert found is None or found.body == _BODY
 
 
+async def test_of__who_is_said_to_have_it__asks_nobody_else(fleet: _Fleet, copies: Copies) -> None:
+    found = await copies.of("e", _APP, Digest.of(_BODY), None)
+    assert found is not None
+    assert found.body == _BODY
+    assert await copies.of("b", _APP, Digest.of(_BODY), None) is None
+    assert fleet.asked == "eb"
+
+
 async def test_of__one_that_is_gone__asks_nobody(fleet: _Fleet, copies: Copies) -> None:
     assert await copies.of("f", _APP, Digest.of(_BODY), None) is None
     assert fleet.asked == ""
