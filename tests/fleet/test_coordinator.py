@@ -25,6 +25,7 @@ from mirror.fleet import (
     Wish,
     topics,
 )
+from mirror.fleet.locating import ROOT
 from mirror.oci.digest import Digest
 from tests.fleet.members import Fleet, digest, eventually, metric
 from tests.fleet.servers import Valkey
@@ -253,6 +254,20 @@ class TestHolders:
         await eventually(lambda: not one._copies._pending, "that was sent")
         assert not await two.holders(X)
 
+    async def test_are_none__of_what_a_fill_failed_to_bring(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        await one.claim(X)
+        await one.yield_up(X, is_held=False)
+        assert await two.copies([X]) == {}
+
+    async def test_stay__where_a_copy_was_lost_and_came_again(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.lost(X)
+        await one.yield_up(X, is_held=True)
+        one.holds(digest(1), 1)
+        await eventually(lambda: not one._copies._pending, "all was told")
+        assert await two.copies([X, digest(1)]) == {X: 1, digest(1): 1}
+
     async def test_count_again__after_they_were_away(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         await two.yield_up(X, is_held=True)
@@ -283,6 +298,14 @@ class TestLeases:
         assert len(leading) == 1
         told = {each.identity for each, claim in zip((*here, *there), claims, strict=True) if claim.leading}
         assert told == {regional[0], regional[2]}
+
+    async def test_are_known__of_who_came_a_moment_ago(self, fleet: Fleet) -> None:
+        one = await fleet.member("one")
+        two = await fleet.start("two")
+        taken = await two.claim(X)
+        assert taken.regional is not None
+        assert taken.regional.identity == two.identity
+        assert (await one.claim(X)).regional == taken.regional
 
     async def test_end__when_they_are_yielded(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
@@ -566,6 +589,27 @@ class TestRelease:
         assert not (await one.release([Wish(X, 1, 0)]))[X].may_go
         await asyncio.sleep(0.35)
         assert (await one.release([Wish(X, 1, 0)]))[X].may_go
+
+    async def test_keeps__what_was_promised_as_it_asked(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        for each in (one, two):
+            await each.yield_up(X, is_held=True)
+        asking = asyncio.create_task(one.release([Wish(X, 1, 1)]))
+        await asyncio.sleep(0)
+        await one.hold([X], 60)
+        assert (await asking)[X] == Leave(may_go=False, copies=1)
+        await eventually(lambda: not one._copies._pending, "it is told that it stays")
+        assert await two.copies([X]) == {X: 1}
+
+    async def test_keeps__what_only_somebody_unknown_would_keep(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one = await fleet.member("one")
+        await one.yield_up(X, is_held=True)
+        (holders,) = shared_valkey.ask("KEYS", "*:h:*")
+        shared_valkey.ask("ZADD", f"{ROOT}live", int(time.time() * 1000), "99")
+        shared_valkey.ask("SADD", holders, "99")
+        assert not (await one.release([Wish(X, 1, 1)]))[X].may_go
+        await eventually(lambda: not one._copies._pending, "it is told that it stays")
+        assert shared_valkey.ask("SISMEMBER", holders, one._fleet.seat)
 
     async def test_lets_exactly_two_of_three_go(self, fleet: Fleet) -> None:
         """Whoever comes first of the three: the last copy stays, and no other."""
