@@ -23,6 +23,7 @@ from mirror.fleet import (
     Sibling,
     Turn,
     Wish,
+    copies,
     topics,
 )
 from mirror.fleet.locating import ROOT
@@ -267,6 +268,35 @@ class TestHolders:
         one.holds(digest(1), 1)
         await eventually(lambda: not one._copies._pending, "all was told")
         assert await two.copies([X, digest(1)]) == {X: 1, digest(1): 1}
+
+    async def test_are_told_again__of_this_replica_alone__and_no_lease_is_given_up(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.misses(two.identity, X)
+        await one.claim(X)
+        await one.yield_up(X, is_held=True)
+        lease = (await one.claim(X)).regional
+        await eventually(lambda: not one._copies._pending, "all was told")
+        await two.yield_up(X, is_held=True)
+        one._copies.tell_again()
+        await eventually(lambda: not one._copies._pending, "it is told again")
+        assert await one.copies([X]) == {X: 1}
+        assert (await two.claim(X)).regional == lease
+
+    async def test_are_all_told_again__after_too_many_to_remember(
+        self, fleet: Fleet, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = await fleet.member("one")
+        monkeypatch.setattr(copies, "_MOST_PENDING", 10)
+        forgotten: list[int] = []
+        one.on_amnesia(lambda: forgotten.append(1))
+        for number in range(10):
+            one.holds(digest(number), 1)
+        assert len(one._copies._pending) == 10
+        one.holds(digest(10), 1)
+        assert not one._copies._pending
+        await eventually(lambda: shared_valkey.ask("PUBSUB", "NUMSUB", f"{ROOT}all")[1], "it listens")
+        shared_valkey.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: forgotten, "it is said on the next connection")
 
     async def test_count_again__after_they_were_away(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
@@ -589,6 +619,12 @@ class TestRelease:
         assert not (await one.release([Wish(X, 1, 0)]))[X].may_go
         await asyncio.sleep(0.35)
         assert (await one.release([Wish(X, 1, 0)]))[X].may_go
+
+    async def test_forgets__what_it_promised_for_a_while(self, fleet: Fleet) -> None:
+        one = await fleet.member("one")
+        await one.hold([digest(number) for number in range(10)], 0)
+        assert not any(one._copies.is_promised(X) for _ in range(2))
+        assert not one._copies._promised
 
     async def test_keeps__what_was_promised_as_it_asked(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
