@@ -11,6 +11,7 @@ from mirror.fill.sources import Sources, WrongSize
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Failure, RegistryError
 from mirror.source import BlobStream, RangeMistaken, RangeRefused
+from mirror.source.upstream.blobs import UpstreamBlob
 from tests.fill.origin import Origin, opened
 from tests.upstream import Upstream
 
@@ -74,13 +75,25 @@ async def test_open__a_later_range_is_answered_wrongly__is_an_error(
     assert not sources.was_opened
 
 
-@pytest.mark.parametrize("stop", [None, 1000])
-async def test_open__of_another_size__is_an_error(origin: Origin, digest: Digest, stop: int | None) -> None:
+@pytest.mark.parametrize(("stop", "requests"), [(None, 1), (1000, 2)], ids=["all", "a range, then all"])
+async def test_open__of_another_size__is_an_error(
+    origin: Origin, digest: Digest, stop: int | None, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    close = UpstreamBlob.close
+
+    async def noted(self: UpstreamBlob, *, is_wrong: bool = False) -> None:
+        closed.append(is_wrong)
+        await close(self, is_wrong=is_wrong)
+
+    monkeypatch.setattr(UpstreamBlob, "close", noted)
     sources = await sources_of(origin, digest, _SIZE - 1)
     with pytest.raises(WrongSize, match=f"{_SIZE} bytes for a blob of {_SIZE - 1}") as refused:
         await sources.open(0, stop)
     assert refused.value.failure is Failure.SERVER
     assert not sources.was_opened
+    assert origin.upstream.counters.requests("GET") == requests
+    assert closed == [False, True][-requests:], "an upstream is believed to be wrong by the whole alone"
 
 
 async def test_open__of_unknown_size__what_is_known_holds(origin: Origin, digest: Digest) -> None:
@@ -104,6 +117,14 @@ async def test_open_any__of_a_sibling__the_upstream_is_not_asked(origin: Origin,
         assert await read(await sources.open_any(100)) == content[100:]
         assert (sources.size, sources.was_opened, sources.is_followed) == (_SIZE, False, False)
     assert origin.upstream.counters.requests() == 0
+
+
+async def test_open__a_range_of_a_sibling_that_has_another_size__it_is_to_blame(origin: Origin, digest: Digest) -> None:
+    async with origin.lending(bytes(_SIZE + 1)):
+        sources = await sources_of(origin, digest, _SIZE)
+        with pytest.raises(SourceLost, match=f"{_SIZE + 1} bytes"):
+            await sources.open(0, 1000)
+        assert origin.siblings.order(origin.member.siblings.values()) == [], "it is left alone"
 
 
 async def test_open_any__the_sibling_has_another_size__the_upstream_is_asked_instead(

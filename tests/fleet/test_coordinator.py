@@ -269,6 +269,15 @@ class TestHolders:
         await eventually(lambda: not one._copies._pending, "all was told")
         assert await two.copies([X, digest(1)]) == {X: 1, digest(1): 1}
 
+    async def test_are_none__of_what_is_lost_as_it_is_told(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.holds(X, 1)
+        telling = asyncio.create_task(one._copies._flush())
+        await asyncio.sleep(0)
+        one.lost(X)
+        await telling
+        assert await two.copies([X]) == {}
+
     async def test_are_told_again__of_this_replica_alone__and_no_lease_is_given_up(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         one.misses(two.identity, X)
