@@ -284,6 +284,26 @@ async def test_read__other_than_was_asked_for__it_is_asked_once_more(scene: _Sce
     assert len(scene.losses) == 1
 
 
+async def test_read__of_unknown_size__up_to_its_end(scene: _Scene) -> None:
+    answer = scene.answer = _Answer(scene, 0, None, None)
+    answer.pieces = [(0.0, 60), (0.0, 40)]
+    assert await drained(await scene.lender().open(_APP, _DIGEST, 0)) == [60, 40]
+    assert scene.losses == []
+
+
+async def test_pace__of_a_filler__one_connection_and_another_for_who_waits_ahead(scene: _Scene) -> None:
+    own, shared = scene.lender().pace, scene.lender(is_filler=False).pace
+    assert shared is scene.lender(is_filler=False).pace is not own
+    own.opened()
+    own.began(scene.now)
+    own.brought(2**20, scene.now + 1)
+    assert not own.may_add(1)
+    assert own.may_hurry
+    own.opened()
+    own.opened()
+    assert not own.may_hurry
+
+
 async def test_read__it_breaks_behind_the_last_byte__nothing_is_lacking(scene: _Scene) -> None:
     answer = scene.answer = _Answer(scene, 0, 100)
     answer.pieces, answer.error = [(0.0, 100)], failed(Failure.RESET)
