@@ -417,6 +417,13 @@ class TestLeases:
             (key,) = client.scan_iter(match="*:l:*")
             assert 0 < client.pttl(key) <= 60_000
 
+    async def test_are_given_up__as_their_replica_ends(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one = await fleet.member("one")
+        await one.claim(X)
+        await one.close()
+        assert not shared_valkey.ask("KEYS", "*:l:*")
+        assert not shared_valkey.ask("KEYS", "*:h:*"), "what it filled it does not hold"
+
     async def test_end__with_their_replica(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
         await one.claim(X)
