@@ -71,7 +71,8 @@ class Orders:
         # One at a time, in their order.
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
-        self._has_lost = False
+        # Whether Redis may have lost all: nobody may have been there to notice it.
+        self._has_lost = True
         # The number of the last purge that was carried out here: nothing that is held is older.
         self.epoch = 0
         self._done: dict[int, Purged] = {}
@@ -183,12 +184,12 @@ class Orders:
         """Tell Redis of the orders that it has lost."""
         numbers = {order.number for order in found}
         if self._has_lost:
+            self._has_lost = False
             floor = 0
         own = [each for each in self._store.orders.values() if each.number > floor and each.number not in numbers]
         if own:
             own.sort(key=lambda each: each.number)
             await self._coordinator.restore([Order(each.number, each.verb, each.what, each.at) for each in own])
-        self._has_lost = False
 
     def _restore(self) -> None:
         self._has_lost = True

@@ -11,8 +11,9 @@ from mirror.fill.lender import Lender, SourceLost
 from mirror.fleet import Claim, Filler
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.digest import Digest
+from mirror.oci.errors import Failure
 from mirror.oci.reference import Repository
-from mirror.source.sibling import Siblings
+from mirror.source.sibling import SiblingError, Siblings
 from tests.source.sibling.member import SECRET, Member, sibling_at
 
 _DIGEST = Digest.of(b"a blob")
@@ -24,6 +25,32 @@ class _Knowing(Member):
     async def claim(self, digest: Digest, suspect: Filler | None = None, *, may_lead: bool = True) -> Claim:
         """Say that all siblings hold it."""
         return Claim(tuple(self.siblings.values()))
+
+
+class _Following(Member):
+    """A coordinator that knows who fills everything for the region."""
+
+    async def claim(self, digest: Digest, suspect: Filler | None = None, *, may_lead: bool = True) -> Claim:
+        """Say that `b` does, as long as it beats and is not suspected."""
+        return Claim(regional=Filler("b", 1) if "b" in self.siblings and suspect is None else None)
+
+
+async def test_choose__the_filler_of_the_region_does_not_answer__the_same_while_it_beats() -> None:
+    member = _Following("a")
+    filler = sibling_at("http://127.0.0.1:1", "b")
+    member.siblings = {"b": filler}
+    siblings = Siblings(member, lambda: SECRET, HubMetrics(new_registry()))
+    upstream = siblings.blobs(sibling_at("http://127.0.0.1:1", "upstream"))
+    supply = Supply(Fleet(member, Leads(), siblings), upstream, _DIGEST)
+    chosen = await supply.choose()
+    assert isinstance(chosen, Lender)
+    silent = SiblingError(filler, "gives no sign of life", Failure.TIMEOUT)
+    assert isinstance(chosen.failed(silent), SourceLost)
+    assert await supply.choose() is chosen
+    member.siblings = {}
+    assert isinstance(chosen.failed(silent), SourceLost)
+    assert await supply.choose() is upstream
+    await siblings.close()
 
 
 async def test_lose__one_of_the_region_that_is_silent__it_is_not_asked_once_more() -> None:

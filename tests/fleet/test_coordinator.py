@@ -23,8 +23,10 @@ from mirror.fleet import (
     Sibling,
     Turn,
     Wish,
+    copies,
     topics,
 )
+from mirror.fleet.locating import ROOT
 from mirror.oci.digest import Digest
 from tests.fleet.members import Fleet, digest, eventually, metric
 from tests.fleet.servers import Valkey
@@ -224,6 +226,17 @@ class TestProof:
 
 
 class TestHolders:
+    async def test_are_not_told__to_who_claims__while_nobody_reaches_them(self, fleet: Fleet) -> None:
+        one = await fleet.start("one", check=lambda sibling: "wrong" not in sibling.url)
+        two = await fleet.start("two", check=lambda _: True)
+        await eventually(lambda: one.is_up and two.is_up and one.siblings, "both are members")
+        await two.yield_up(X, is_held=True)
+        assert [each.identity for each in (await one.claim(X)).holders] == [two.identity]
+        fleet.abandon(two, long_ago=True)
+        again = await fleet.start("again", store="two", check=lambda _: True, advertise_url="http://wrong.example:5000")
+        await eventually(lambda: "waiting for a sibling" in again.state, "it is there, at another URL")
+        assert (await one.claim(X)).holders == ()
+
     async def test_are_told__in_batches(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         many = [digest(number) for number in range(2000)]
@@ -246,6 +259,58 @@ class TestHolders:
         one.lost(X)
         await eventually(lambda: not one._copies._pending, "that was sent")
         assert not await two.holders(X)
+
+    async def test_are_none__of_what_a_fill_failed_to_bring(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        await one.claim(X)
+        await one.yield_up(X, is_held=False)
+        assert await two.copies([X]) == {}
+
+    async def test_stay__where_a_copy_was_lost_and_came_again(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.lost(X)
+        await one.yield_up(X, is_held=True)
+        one.holds(digest(1), 1)
+        await eventually(lambda: not one._copies._pending, "all was told")
+        assert await two.copies([X, digest(1)]) == {X: 1, digest(1): 1}
+
+    async def test_are_none__of_what_is_lost_as_it_is_told(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.holds(X, 1)
+        telling = asyncio.create_task(one._copies._flush())
+        await asyncio.sleep(0)
+        one.lost(X)
+        await telling
+        assert await two.copies([X]) == {}
+
+    async def test_are_told_again__of_this_replica_alone__and_no_lease_is_given_up(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        one.misses(two.identity, X)
+        await one.claim(X)
+        await one.yield_up(X, is_held=True)
+        lease = (await one.claim(X)).regional
+        await eventually(lambda: not one._copies._pending, "all was told")
+        await two.yield_up(X, is_held=True)
+        one._copies.tell_again()
+        await eventually(lambda: not one._copies._pending, "it is told again")
+        assert await one.copies([X]) == {X: 1}
+        assert (await two.claim(X)).regional == lease
+
+    async def test_are_all_told_again__after_too_many_to_remember(
+        self, fleet: Fleet, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = await fleet.member("one")
+        monkeypatch.setattr(copies, "_MOST_PENDING", 10)
+        forgotten: list[int] = []
+        one.on_amnesia(lambda: forgotten.append(1))
+        for number in range(10):
+            one.holds(digest(number), 1)
+        assert len(one._copies._pending) == 10
+        one.holds(digest(10), 1)
+        assert not one._copies._pending
+        await eventually(lambda: shared_valkey.ask("PUBSUB", "NUMSUB", f"{ROOT}all")[1], "it listens")
+        shared_valkey.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: forgotten, "it is said on the next connection")
 
     async def test_count_again__after_they_were_away(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
@@ -296,6 +361,14 @@ class TestLeases:
         claim = await one.claim(digest(1), may_lead=False)
         assert claim.regional is not None
         assert claim.regional.identity == one.identity
+
+    async def test_are_known__of_who_came_a_moment_ago(self, fleet: Fleet) -> None:
+        one = await fleet.member("one")
+        two = await fleet.start("two")
+        taken = await two.claim(X)
+        assert taken.regional is not None
+        assert taken.regional.identity == two.identity
+        assert (await one.claim(X)).regional == taken.regional
 
     async def test_end__when_they_are_yielded(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
@@ -350,12 +423,30 @@ class TestLeases:
         await one._copies.tell_now(X, is_held=False)
         assert (await one.claim(X)).regional == taken
 
+    async def test_are_renewed_no_more__once_another_took_them(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
+        await one.claim(digest(1))
+        kept = shared_valkey.ask("KEYS", "*:l:*")
+        await two.claim(X, (await one.claim(X)).regional)
+        await one.claim(X)
+        await two.yield_up(X, is_held=False)
+        shared_valkey.ask("FLUSHDB")
+        await eventually(lambda: shared_valkey.ask("KEYS", "*:l:*"), "what it has is told again")
+        assert shared_valkey.ask("KEYS", "*:l:*") == kept
+
     async def test_expire(self, fleet: Fleet) -> None:
         one = await fleet.member("one", "eu")
         await one.claim(X)
         with redis.Redis.from_url(fleet.url) as client:
             (key,) = client.scan_iter(match="*:l:*")
             assert 0 < client.pttl(key) <= 60_000
+
+    async def test_are_given_up__as_their_replica_ends(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one = await fleet.member("one")
+        await one.claim(X)
+        await one.close()
+        assert not shared_valkey.ask("KEYS", "*:l:*")
+        assert not shared_valkey.ask("KEYS", "*:h:*"), "what it filled it does not hold"
 
     async def test_end__with_their_replica(self, fleet: Fleet) -> None:
         one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
@@ -509,6 +600,41 @@ class TestRelease:
         assert (await other.release([Wish(X, 1, 1)]))[X].keeper == other.siblings[keeper.identity]
         assert (await keeper.release([Wish(X, 1, 1)]))[X] == Leave(may_go=False, copies=0)
 
+    async def test_names__a_keeper_near_by__of_these_who_has_the_most_room(self, fleet: Fleet) -> None:
+        one = await fleet.member("one", "eu")
+        room = {"poor": ("eu", 10), "rich": ("eu", 1000), "richer far away": ("us", 100_000)}
+        others = {name: await fleet.member(name, region) for name, (region, _) in room.items()}
+        for name, other in others.items():
+            other.describe(room[name][1], 0)
+        await eventually(lambda: all(each.room for each in one.siblings.values()), "all are heard of")
+        for each in (one, *others.values()):
+            await each.yield_up(X, is_held=True)
+        keeper = (await one.release([Wish(X, 1, 1)]))[X].keeper
+        assert keeper is not None
+        assert keeper.label == "rich"
+
+    async def test_names__one_keeper_only__for_as_long_as_others_ask_to_go(
+        self, fleet: Fleet, shared_valkey: Valkey
+    ) -> None:
+        members = [await fleet.member(f"member-{number}") for number in range(4)]
+        for each in members:
+            await each.yield_up(X, is_held=True)
+        named = (await members[0].release([Wish(X, 1, 1)]))[X].keeper
+        assert named is not None
+        (key,) = shared_valkey.ask("KEYS", "*:k:*")
+        assert 50_000 < shared_valkey.ask("PTTL", key) <= 60_000
+        keeper = next(each for each in members if each.identity == named.identity)
+        # Whoever asks next would name another, who has more room by now.
+        asks, richer = (each for each in members[1:] if each is not keeper)
+        richer.describe(10**9, 0)
+        await eventually(lambda: asks.siblings[richer.identity].room, "it is heard of")
+        assert (await asks.release([Wish(X, 1, 1)]))[X].keeper == asks.siblings[keeper.identity]
+        assert not (await keeper.release([Wish(X, 1, 1)]))[X].may_go
+        keeper.lost(X)
+        await eventually(lambda: not keeper._copies._pending, "that was sent")
+        await members[0].yield_up(X, is_held=True)
+        assert (await members[0].release([Wish(X, 1, 1)]))[X].keeper == members[0].siblings[richer.identity]
+
     async def test_lets_the_last_one_go__if_none_has_to_stay(self, fleet: Fleet) -> None:
         one = await fleet.member("one")
         await one.yield_up(X, is_held=True)
@@ -533,6 +659,33 @@ class TestRelease:
         assert not (await one.release([Wish(X, 1, 0)]))[X].may_go
         await asyncio.sleep(0.35)
         assert (await one.release([Wish(X, 1, 0)]))[X].may_go
+
+    async def test_forgets__what_it_promised_for_a_while(self, fleet: Fleet) -> None:
+        one = await fleet.member("one")
+        await one.hold([digest(number) for number in range(10)], 0)
+        assert not any(one._copies.is_promised(X) for _ in range(2))
+        assert not one._copies._promised
+
+    async def test_keeps__what_was_promised_as_it_asked(self, fleet: Fleet) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        for each in (one, two):
+            await each.yield_up(X, is_held=True)
+        asking = asyncio.create_task(one.release([Wish(X, 1, 1)]))
+        await asyncio.sleep(0)
+        await one.hold([X], 60)
+        assert (await asking)[X] == Leave(may_go=False, copies=1)
+        await eventually(lambda: not one._copies._pending, "it is told that it stays")
+        assert await two.copies([X]) == {X: 1}
+
+    async def test_keeps__what_only_somebody_unknown_would_keep(self, fleet: Fleet, shared_valkey: Valkey) -> None:
+        one = await fleet.member("one")
+        await one.yield_up(X, is_held=True)
+        (holders,) = shared_valkey.ask("KEYS", "*:h:*")
+        shared_valkey.ask("ZADD", f"{ROOT}live", int(time.time() * 1000), "99")
+        shared_valkey.ask("SADD", holders, "99")
+        assert not (await one.release([Wish(X, 1, 1)]))[X].may_go
+        await eventually(lambda: not one._copies._pending, "it is told that it stays")
+        assert shared_valkey.ask("SISMEMBER", holders, one._fleet.seat)
 
     async def test_lets_exactly_two_of_three_go(self, fleet: Fleet) -> None:
         """Whoever comes first of the three: the last copy stays, and no other."""

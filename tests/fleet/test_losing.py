@@ -129,6 +129,19 @@ class TestBlackHole:
 
 
 class TestEmpty:
+    async def test_is_told__what_was_brought_while_it_was_away(
+        self, fleet: Fleet, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = await fleet.member("one"), await fleet.member("two")
+        valkey.kill()
+        await eventually(lambda: not one.is_up, "it is noticed")
+        await one.yield_up(X, is_held=True)
+        # What was told shortly before is told again in any case.
+        monkeypatch.setattr("mirror.fleet.copies._RECENT_SECONDS", 0.0)
+        valkey.start()
+        await eventually(lambda: one.is_up and two.is_up and not one._copies._pending, "all was told")
+        assert await two.copies([X]) == {X: 1}
+
     async def test_is_noticed__and_told_again(self, fleet: Fleet, valkey: Valkey) -> None:
         one, two = await fleet.member("one"), await fleet.member("two")
         claimed = (await one.claim(X)).regional

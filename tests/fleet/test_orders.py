@@ -23,6 +23,7 @@ from tests.store.stock import Image as StockedImage
 from tests.upstream import Image, Upstream
 
 APP = "docker.io/library/app:1"
+_ORDERS = "{layover}:1:orders"
 # What is promised within a second is polled for longer only as machines may be slow.
 _PATIENCE = 20.0
 
@@ -187,6 +188,25 @@ async def test_unpin__is_heard_late__ends_no_pin_that_was_ordered_after_it(tmp_p
         until(lambda: pins(b) == [APP], "the pin is heard of")
         until(lambda: '"order":"unpin"' in a.log.read_text(), "the unpin is heard of")
         assert pins(a) == [APP]
+
+
+async def test_give_back__old_orders_too__whenever_redis_has_lost_them(tmp_path: Path, valkey: Valkey) -> None:
+    """Also those that are far older than the last: a fail-over takes only what came shortly before."""
+    now = time.time()
+    ordered = [("pin", APP, 10 * 86400), ("purge", "docker.io/library/*", 3600), ("pin", "docker.io/library/other", 5)]
+    known = [Carried(verb, what, int((now - ago) * 1000), now - ago) for verb, what, ago in ordered]
+    async with opened(tmp_path / "a") as store:
+        for order in known:
+            await store.remember_order(order.key, order)
+
+    def given() -> list[int]:
+        return [int(number) for _, number in valkey.ask("ZRANGE", _ORDERS, 0, -1, "WITHSCORES")]
+
+    numbers = [order.number for order in known]
+    with Upstream() as upstream, member(tmp_path, "a", valkey.url, upstream):
+        until(lambda: given() == numbers, "what Redis lost while all replicas were away is given back")
+        valkey.restart()
+        until(lambda: given() == numbers, "what it lost while they ran is given back")
 
 
 def test_status__shows_the_fleet(fleet: Fleet) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from mirror.fleet import Sibling
 from mirror.fleet.signature import PROOF, SIGNATURE, parse, prove
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ErrorCode, Failure, RegistryError
@@ -18,37 +16,13 @@ from mirror.oci.reference import Tag
 from mirror.source.sibling import SiblingError
 from tests.replica import free_port
 from tests.source.sibling.conftest import Bench, eventually, read
+from tests.source.sibling.impostor import Handler, lying, posing
 from tests.source.sibling.member import SECRET, sibling_at
 
 # Blobs are read over both transports; what is asked here passes through in one piece.
 pytestmark = pytest.mark.parametrize("bench", ["over the socket"], indirect=True)
 _SIZE = 300_000
 _NOWHERE = Digest.of(b"nobody has this")
-_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def _impostor(handler: _Handler) -> AsyncIterator[Sibling]:
-    """Run a server where a sibling is said to be."""
-    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield sibling_at(f"http://127.0.0.1:{port}", "b", boot="boot-b")
-    finally:
-        await runner.cleanup()
-
-
-def _liar(body: bytes) -> _Handler:
-    """Return a sibling that knows the secret, and has other bytes than it says."""
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        signature = parse(request.headers[SIGNATURE])
-        assert signature is not None
-        return web.Response(body=body, headers={PROOF: prove(signature, SECRET, None)})
-
-    return answer
 
 
 # Manifests
@@ -86,7 +60,7 @@ async def test_manifest__of_a_blobs_digest__is_none(bench: Bench) -> None:
 
 
 async def test_manifest__other_bytes__are_refused_and_the_liar_left_alone(bench: Bench) -> None:
-    async with _impostor(_liar(b"{}")) as liar:
+    async with posing(lying(b"{}")) as liar:
         with pytest.raises(SiblingError, match="does not have the digest"):
             await bench.siblings.manifest(liar, bench.repository, _NOWHERE)
     assert bench.siblings.order([liar]) == []
@@ -142,7 +116,7 @@ async def test_has__somebody_else_answers__is_not_believed(bench: Bench, status:
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=status, headers={PROOF: "0" * 64})
 
-    async with _impostor(answer) as impostor:
+    async with posing(answer) as impostor:
         assert not await bench.siblings.has(impostor, _NOWHERE, 60)
         assert bench.siblings.order([impostor]) == [impostor]
         with pytest.raises(SiblingError, match="is not who answers"):
@@ -174,7 +148,7 @@ async def test_check__a_redirect__is_not_followed(bench: Bench) -> None:
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=307, headers={"Location": bench.url + request.raw_path})
 
-    async with _impostor(answer) as impostor:
+    async with posing(answer) as impostor:
         assert not await bench.siblings.check(impostor)
 
 
@@ -188,12 +162,12 @@ class _Silent:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked += 1
         await self.speaks.wait()
-        return await _liar(b"")(request)
+        return await lying(b"")(request)
 
 
 async def test_check__a_silent_one__is_left_alone_until_it_answers(bench: Bench) -> None:
     mute = _Silent()
-    async with _impostor(mute.answer) as silent:
+    async with posing(mute.answer) as silent:
         try:
             assert not await bench.siblings.check(silent)
             assert bench.siblings.order([silent]) == []
@@ -205,7 +179,7 @@ async def test_check__a_silent_one__is_left_alone_until_it_answers(bench: Bench)
 
 async def test_has__a_silent_one__is_not_waited_for(bench: Bench) -> None:
     mute = _Silent()
-    async with _impostor(mute.answer) as silent:
+    async with posing(mute.answer) as silent:
         try:
             assert not await bench.siblings.has(silent, _NOWHERE, 60)
             assert not await bench.siblings.has(silent, _NOWHERE, 60)
@@ -216,7 +190,7 @@ async def test_has__a_silent_one__is_not_waited_for(bench: Bench) -> None:
 
 async def test_open__a_silent_one__is_given_up_without_a_sign_of_life(bench: Bench) -> None:
     mute = _Silent()
-    async with _impostor(mute.answer) as silent:
+    async with posing(mute.answer) as silent:
         try:
             with pytest.raises(SiblingError, match="gives no sign of life") as refused:
                 await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
@@ -234,9 +208,9 @@ async def test_manifest__a_slow_one__is_waited_for_while_it_lives(bench: Bench) 
         asked.append(request.method)
         if request.method == "GET":
             await eventually(lambda: asked.count("HEAD") > 1)
-        return await _liar(body)(request)
+        return await lying(body)(request)
 
-    async with _impostor(answer) as slow:
+    async with posing(answer) as slow:
         assert (await bench.siblings.manifest(slow, bench.repository, Digest.of(body)))[1] == body
         assert bench.siblings.order([slow]) == [slow]
 
@@ -252,7 +226,7 @@ async def _half(request: web.BaseRequest) -> web.StreamResponse:
     return response
 
 
-def _halting(sign: _Handler, goes_on: Callable[[], Awaitable[object]]) -> _Handler:
+def _halting(sign: Handler, goes_on: Callable[[], Awaitable[object]]) -> Handler:
     """Return a sibling that stands still amid a blob of 100 bytes, and gives a sign of life or none."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -269,14 +243,14 @@ def _halting(sign: _Handler, goes_on: Callable[[], Awaitable[object]]) -> _Handl
 async def test_read__it_stands_still__is_waited_for_while_it_lives(bench: Bench) -> None:
     lively = _Silent()
     lively.speaks.set()
-    async with _impostor(_halting(lively.answer, lambda: eventually(lambda: lively.asked > 1))) as slow:
+    async with posing(_halting(lively.answer, lambda: eventually(lambda: lively.asked > 1))) as slow:
         stream = await bench.siblings.blobs(slow).open(bench.repository, _NOWHERE, 0)
         assert await read(stream) == bytes(100)
 
 
 async def test_read__it_falls_silent__is_a_timeout(bench: Bench) -> None:
     mute = _Silent()
-    async with _impostor(_halting(mute.answer, mute.speaks.wait)) as silent:
+    async with posing(_halting(mute.answer, mute.speaks.wait)) as silent:
         stream = await bench.siblings.blobs(silent).open(bench.repository, _NOWHERE, 0)
         try:
             assert await stream.read() == bytes(50)
@@ -291,7 +265,7 @@ async def test_read__it_falls_silent__is_a_timeout(bench: Bench) -> None:
 
 async def test_measure__one_falls_silent__all_are_asked_and_again_until_they_answer(bench: Bench) -> None:
     mutes = [_Silent(), _Silent()]
-    async with _impostor(mutes[0].answer) as first, _impostor(mutes[1].answer) as there:
+    async with posing(mutes[0].answer) as first, posing(mutes[1].answer) as there:
         both = [first, msgspec.structs.replace(there, identity="c")]
         for each in mutes:
             each.speaks.set()
@@ -318,7 +292,7 @@ async def test_ask__proxies_of_the_environment__are_passed_by(bench: Bench, monk
 
 
 async def test_open__other_bytes__come_as_they_are_for_the_fill_to_judge(bench: Bench) -> None:
-    async with _impostor(_liar(b"not that")) as liar:
+    async with posing(lying(b"not that")) as liar:
         stream = await bench.siblings.blobs(liar).open(bench.repository, _NOWHERE, 0)
         assert await read(stream) == b"not that"
         bench.siblings.failed("b")
@@ -332,7 +306,7 @@ async def test_read__cut_before_it_was_read__every_byte_that_came(bench: Bench) 
         request.transport.close()
         return response
 
-    async with _impostor(answer) as cut:
+    async with posing(answer) as cut:
         stream = await bench.siblings.blobs(cut).open(bench.repository, _NOWHERE, 0)
         await eventually(lambda: stream._answer.content.exception() is not None)
         assert await stream.read() == bytes(50)
