@@ -115,7 +115,7 @@ async def test_open_any__of_a_sibling__the_upstream_is_not_asked(origin: Origin,
     async with origin.lending(content):
         sources = await sources_of(origin, digest)
         assert await read(await sources.open_any(100)) == content[100:]
-        assert (sources.size, sources.was_opened, sources.is_followed) == (_SIZE, False, False)
+        assert (sources.size, sources.was_opened, sources.bound(_SIZE, 0)) == (_SIZE, False, None)
     assert origin.upstream.counters.requests() == 0
 
 
@@ -134,7 +134,8 @@ async def test_open_any__the_sibling_has_another_size__the_upstream_is_asked_ins
         sources = await sources_of(origin, digest, _SIZE)
         lent = sources.pace
         assert await read(await sources.open_any(0)) == origin.upstream.content(digest)
-        assert (sources.was_opened, sources.is_followed) == (True, True)
+        assert sources.was_opened
+        assert sources.bound(_SIZE, 0) is not None
         assert sources.pace is not lent
         assert origin.siblings.order(origin.member.siblings.values()) == [], "it is left alone"
 
