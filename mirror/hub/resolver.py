@@ -109,6 +109,24 @@ class Resolver:
         """
         return await self._lookout.ask(upstream, repository, tag)
 
+    async def recall(self, upstream: Upstream, repository: Repository, tag: Tag) -> Held | None:
+        """Return what a tag pointed to of which nothing is held here, as another replica was told, however long ago.
+
+        It is held from then on, as old as that answer is. None if nobody was told, or has it still.
+        """
+        async with self._answers.ask(Pointed, upstream, repository, tag) as question:
+            told = question.told
+        if not isinstance(told, Pointed):
+            return None
+        held, _ = await self._manifests.recall(repository, tag, told.digest)
+        if held is None or not held.is_kept:
+            return None
+        state = TagState(held.digest, held.media_type, len(held.body), question.at)
+        if not self._freshness.may_be_stale(repository, tag, state, time.time()):
+            return None
+        self._store.set_tag(repository, tag, state)
+        return held
+
     def reason_not_to_check(
         self, upstream: Upstream, repository: Repository, tag: Tag, state: TagState
     ) -> Failure | None:

@@ -12,7 +12,7 @@ from mirror.config import FreshnessSettings, Upstream
 from mirror.hub.manifests import Held, Manifests
 from mirror.hub.resolver import Resolver
 from mirror.observe.cache_status import CacheStatus, Outcome
-from mirror.oci.errors import Failure, RegistryError
+from mirror.oci.errors import ErrorCode, Failure, RegistryError
 from mirror.oci.reference import Repository, Tag
 from mirror.store import Store, TagState
 from mirror.store.freshness import Freshness
@@ -51,8 +51,7 @@ class Tags:
         if state is not None:
             held, joined = await self._manifests.recall(repository, tag, state.digest)
         if state is None or held is None:
-            found, joined = await self._resolver.bring(upstream, repository, tag)
-            return self._answer(repository, tag, found, found.outcome(joined=joined))
+            return await self._brought(upstream, repository, tag)
         now = time.time()
         if self._freshness.is_fresh(repository, tag, state, now):
             outcome = held.outcome(joined=joined)
@@ -75,9 +74,25 @@ class Tags:
                 if error.failure is None:
                     raise
                 failure = error.failure
+        return self._stale(repository, tag, state, held, failure)
+
+    async def _brought(self, upstream: Upstream, repository: Repository, tag: Tag) -> ManifestFound:
+        """Answer for a tag of which nothing is held; while the upstream fails, with what other replicas know."""
+        try:
+            found, joined = await self._resolver.bring(upstream, repository, tag)
+        except RegistryError as error:
+            if error.failure is None or error.code is ErrorCode.DENIED:
+                raise
+            held = await self._resolver.recall(upstream, repository, tag)
+            state = self._store.shelf.tag(repository, tag)
+            if held is None or state is None:
+                raise
+            return self._stale(repository, tag, state, held, error.failure)
+        return self._answer(repository, tag, found, found.outcome(joined=joined))
+
+    def _stale(self, repository: Repository, tag: Tag, state: TagState, held: Held, failure: Failure) -> ManifestFound:
         self._tell(repository, tag, state, failure)
-        status = self._freshness.status(repository, tag, state, Outcome.STALE, time.time(), failure)
-        return held.found(status)
+        return held.found(self._freshness.status(repository, tag, state, Outcome.STALE, time.time(), failure))
 
     def _tell(self, repository: Repository, tag: Tag, state: TagState, failure: Failure) -> None:
         """Log, once until it is checked again, that a tag is served stale."""

@@ -138,8 +138,9 @@ def expired(fleet: World) -> dict[str, Image]:
     for host, name in wanted:
         fleet.at_once(partial(pull, image=f"{host}/library/{name}:short"))
         assert asked(fleet[host], f"library/{name}") == [("GET", "short")]
-    images["old"] = push(fleet, "plain.test", "old", "short")
-    digest(pull(fleet.replicas[0], "plain.test/library/old:short"))
+    for name in ("old", "elsewhere"):
+        images[name] = push(fleet, "plain.test", name, "short")
+        digest(pull(fleet.replicas[0], f"plain.test/library/{name}:short"))
     wait_for(time.monotonic() + TTL + 0.1)
     for upstream in fleet.upstreams.values():
         upstream.counters.clear()
@@ -165,6 +166,23 @@ def test_pull__moved__one_head_and_one_get(fleet: World) -> None:
 def test_pull__pulled_elsewhere_long_ago__a_head_and_no_get(fleet: World, expired: dict[str, Image]) -> None:
     assert digest(pull(fleet.replicas[3], "plain.test/library/old:short")) == expired["old"].index.digest
     assert asked(fleet["plain.test"], "library/old") == [("HEAD", "short")]
+
+
+def test_pull__pulled_elsewhere_long_ago__the_registry_is_down(fleet: World, expired: dict[str, Image]) -> None:
+    image, name = expired["elsewhere"], "plain.test/library/elsewhere"
+    parts = [
+        *(f"/v2/{name}/manifests/{each.digest}" for each in image.manifests),
+        *(f"/v2/{name}/blobs/{each.digest}" for each in (*image.configs, *image.layers)),
+    ]
+    assert {Door(fleet.replicas[0].port).ask("GET", part).status for part in parts} == {200}
+    fleet["plain.test"].dials.failures = [Failure(503)]
+    for _ in range(2):
+        answer = pull(fleet.replicas[3], f"{name}:short")
+        assert digest(answer) == image.index.digest
+        assert status(answer) == stale("5xx")
+        assert int(answer.headers["Age"]) >= TTL
+    assert {Door(fleet.replicas[3].port).ask("GET", part).status for part in parts} == {200}
+    assert pull(fleet.replicas[3], f"{name}:unknown").status == 503
 
 
 @pytest.mark.usefixtures("expired")
