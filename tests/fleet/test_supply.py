@@ -15,6 +15,7 @@ from mirror.fill.lender import Lender, SourceLost
 from mirror.fleet import Coordinator, Filler
 from mirror.observe.metrics import HubMetrics, new_registry
 from mirror.oci.digest import Digest
+from mirror.source import BlobSource
 from mirror.source.sibling import Siblings
 from tests.fleet.members import Fleet, digest, eventually
 
@@ -155,17 +156,18 @@ async def test_end__gives_the_leases_up(fleet: Fleet) -> None:
     assert taken.identity == two.identity
 
 
-async def _lead_far_ahead(coordinator: Coordinator) -> Asking:
-    """Return one that leads with as much as it may be ahead with, and holds it."""
-    asking = Asking(coordinator)
-    assert await asking.chosen() == ""
-    await asking.supply.end(SIZE)
-    return asking
+class FarAhead(Asking):
+    """One that leads with as much as it may be ahead with, holds it, and wants one more."""
 
+    async def choosing(self) -> asyncio.Task[BlobSource]:
+        """Return the choice of a source for that one, under way."""
+        assert await self.chosen() == ""
+        await self.supply.end(SIZE)
+        return asyncio.create_task(fill.Supply(self.fleet, self.upstream, Y).choose(0, SIZE))
 
-async def _claimed_in_vain(leads: fill.Leads) -> None:
-    """Wait until one that must not lead has looked whether others do."""
-    await eventually(lambda: leads._held_at > 0, "it looked")
+    async def has_looked(self) -> None:
+        """Wait until it has looked whether others lead with it."""
+        await eventually(lambda: self.fleet.leads._held_at > 0, "it looked")
 
 
 @pytest.fixture
@@ -178,10 +180,9 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patience")
 async def test_choose__who_is_far_ahead__leaves_the_next_to_others(fleet: Fleet) -> None:
     one, two = await fleet.member("one", "eu"), await fleet.member("two", "eu")
-    ahead = await _lead_far_ahead(one)
-    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
-    choosing = asyncio.create_task(supply.choose(0, SIZE))
-    await _claimed_in_vain(ahead.fleet.leads)
+    ahead = FarAhead(one)
+    choosing = await ahead.choosing()
+    await ahead.has_looked()
     taken = (await two.claim(Y)).leading
     assert taken is not None
     assert taken.identity == two.identity
@@ -193,10 +194,9 @@ async def test_choose__who_is_far_ahead__leaves_the_next_to_others(fleet: Fleet)
 @pytest.mark.usefixtures("patience")
 async def test_choose__who_was_far_ahead__leads_again_once_a_sibling_has_a_copy(fleet: Fleet) -> None:
     one, two = await fleet.member("one", "eu"), await fleet.member("two", "us")
-    ahead = await _lead_far_ahead(one)
-    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
-    choosing = asyncio.create_task(supply.choose(0, SIZE))
-    await _claimed_in_vain(ahead.fleet.leads)
+    ahead = FarAhead(one)
+    choosing = await ahead.choosing()
+    await ahead.has_looked()
     await two.yield_up(X, is_held=True, size=SIZE)
     assert await asyncio.wait_for(choosing, 30) is ahead.upstream
     taken = await leading(one, Y)
@@ -206,9 +206,8 @@ async def test_choose__who_was_far_ahead__leads_again_once_a_sibling_has_a_copy(
 
 async def test_choose__who_is_far_ahead__waits_no_longer_than_others_may_come(fleet: Fleet) -> None:
     one, _ = await fleet.member("one", "eu"), await fleet.member("two", "eu")
-    ahead = await _lead_far_ahead(one)
-    supply = fill.Supply(ahead.fleet, ahead.upstream, Y)
-    assert await asyncio.wait_for(supply.choose(0, SIZE), 30) is ahead.upstream
+    ahead = FarAhead(one)
+    assert await asyncio.wait_for(await ahead.choosing(), 30) is ahead.upstream
 
 
 @pytest.mark.usefixtures("patience")
