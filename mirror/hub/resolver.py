@@ -112,9 +112,10 @@ class Resolver:
     async def recall(self, upstream: Upstream, repository: Repository, tag: Tag) -> Held | None:
         """Return what a tag pointed to of which nothing is held here, as another replica was told, however long ago.
 
-        It is held from then on, as old as that answer is. None if nobody was told, or has it still.
+        It is held from then on, as old as that answer is. None if nobody was told later than this replica, or has it.
         """
-        async with self._answers.ask(Pointed, upstream, repository, tag) as question:
+        since = self._checked_at(repository, tag)
+        async with self._answers.ask(Pointed, upstream, repository, tag, since=since) as question:
             told = question.told
         if not isinstance(told, Pointed):
             return None
@@ -145,8 +146,7 @@ class Resolver:
         """Return what a tag points to of which nothing is held: whoever pulled it may have it still."""
         question: Question[Pointed] = Question()
         _, repository, tag, *_ = subject
-        state = self._store.shelf.tag(repository, tag)
-        since = -math.inf if state is None else state.checked_at
+        since = self._checked_at(repository, tag)
         ttl = self._freshness.ttl(repository, tag)
         try:
             async with self._answers.ask(Pointed, subject.upstream, repository, tag) as question:
@@ -181,6 +181,11 @@ class Resolver:
             if question.told is not None:
                 return await self._believe(subject, question)
             return await self._revalidate(subject, question, state)
+
+    def _checked_at(self, repository: Repository, tag: Tag) -> float:
+        """Return when this replica knew last where a tag points; before all times if it never did."""
+        state = self._store.shelf.tag(repository, tag)
+        return -math.inf if state is None else state.checked_at
 
     def _ask_fleet(self, subject: _Subject, since: float) -> AbstractAsyncContextManager[Question[Pointed]]:
         """Ask whether another replica was told later than `since` where a tag points.
